@@ -1,0 +1,68 @@
+"""Noobly: backend services behind one small typed async API.
+
+Names are loaded when they are used, so that ``import noobly`` costs nothing and needs no optional package.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from noobly.app import Noobly
+    from noobly.caching import Cache, Can, Computed, open_cache
+    from noobly.core.errors import NooblyError
+    from noobly.core.scope import Environment
+    from noobly.logging import Logs, open_logs
+    from noobly.measuring import Metrics, open_metrics
+    from noobly.settings import Settings
+    from noobly.sync import SyncNoobly
+
+    __version__: str
+
+__all__ = [
+    "Cache",
+    "Can",
+    "Computed",
+    "Environment",
+    "Logs",
+    "Metrics",
+    "Noobly",
+    "NooblyError",
+    "Settings",
+    "SyncNoobly",
+    "__version__",
+    "open_cache",
+    "open_logs",
+    "open_metrics",
+]
+
+_HOMES = {
+    "Cache": "noobly.caching",
+    "Can": "noobly.caching",
+    "Computed": "noobly.caching",
+    "Environment": "noobly.core.scope",
+    "Logs": "noobly.logging",
+    "Metrics": "noobly.measuring",
+    "Noobly": "noobly.app",
+    "NooblyError": "noobly.core.errors",
+    "Settings": "noobly.settings",
+    "SyncNoobly": "noobly.sync",
+    "open_cache": "noobly.caching",
+    "open_logs": "noobly.logging",
+    "open_metrics": "noobly.measuring",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("noobly")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

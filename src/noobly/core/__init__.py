@@ -1,0 +1,1 @@
+"""What every service is made of: declarations, binding, errors, configuration, codecs, events, time."""

@@ -1,0 +1,108 @@
+"""Codecs: how values become bytes. JSON is the default; there is no pickle, for reading one can run code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TypeVar, cast
+
+import msgspec
+
+from noobly.core.errors import Internal, InvalidArgument
+
+T = TypeVar("T")
+Encode = Callable[[object], bytes]
+Data = bytes | memoryview
+
+
+class Damaged(Internal):
+    """Stored bytes are not what their header says; whoever keeps them may drop them."""
+
+
+class Codec(IntEnum):
+    """The codecs a stored value can name; the numbers are part of the stored format."""
+
+    JSON = 0
+    MSGPACK = 1
+    RAW = 2
+
+
+def _raw(value: object) -> bytes:
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    raise TypeError(f"only bytes can be stored raw, not {type(value).__name__}")
+
+
+_ENCODERS: dict[Codec, Encode] = {
+    Codec.JSON: msgspec.json.Encoder().encode,
+    Codec.MSGPACK: msgspec.msgpack.Encoder().encode,
+    Codec.RAW: _raw,
+}
+
+
+_DECODE_JSON = msgspec.json.Decoder().decode
+
+
+def decode_json(data: bytes, subject: str) -> object:
+    """Return what some JSON bytes hold: the hot path of ``decode``, for any type.
+
+    Raises:
+        Damaged: The bytes are.
+    """
+    try:
+        return cast(object, _DECODE_JSON(data))
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Damaged(f"the stored value of {subject} is damaged: {error}") from error
+
+
+def encode(value: object, codec: Codec, subject: str) -> bytes:
+    """Return a value as bytes.
+
+    Args:
+        value: What JSON or msgpack can carry, a msgspec Struct or a dataclass; for RAW, bytes.
+        codec: How to write it.
+        subject: What the value belongs to, for the message.
+
+    Raises:
+        InvalidArgument: The codec cannot carry it.
+    """
+    try:
+        return _ENCODERS[codec](value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidArgument(f"the value for {subject} cannot be stored as {codec.name.lower()}: {reason}") from error
+
+
+def converted(value: object, type: type[T], subject: str) -> T:
+    """Return a decoded value as a type.
+
+    Raises:
+        InvalidArgument: It is not of that type.
+    """
+    if type is object:
+        return cast(T, value)
+    try:
+        return msgspec.convert(value, type)
+    except msgspec.ValidationError as error:
+        wanted = getattr(type, "__name__", str(type))
+        raise InvalidArgument(f"the value of {subject} is not a {wanted}: {error}") from error
+
+
+def decode(data: Data, codec: Codec, type: type[T], subject: str) -> T:
+    """Return the value that some bytes hold, checked against a type.
+
+    Raises:
+        InvalidArgument: The stored value is not of that type.
+        Damaged: The bytes are.
+    """
+    try:
+        if codec is Codec.JSON:
+            return msgspec.json.decode(data, type=type)
+        if codec is Codec.MSGPACK:
+            return msgspec.msgpack.decode(data, type=type)
+        return msgspec.convert(bytes(data), type)
+    except msgspec.ValidationError as error:
+        wanted = getattr(type, "__name__", str(type))
+        raise InvalidArgument(f"the value of {subject} is not a {wanted}: {error}") from error
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Damaged(f"the stored value of {subject} is damaged: {error}") from error
