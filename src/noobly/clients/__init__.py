@@ -1,0 +1,1 @@
+"""What several services' providers share about one product: connections, statements, transports."""
