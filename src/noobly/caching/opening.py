@@ -1,0 +1,67 @@
+"""Opening one cache, alone or for an application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from noobly.caching.cache import Cache
+from noobly.caching.driver import CacheDriver
+from noobly.caching.options import CacheOptions
+from noobly.caching.providers import REGISTRY
+from noobly.core.capability import Capability
+from noobly.core.scope import Environment
+from noobly.layers.health import Live
+from noobly.layers.opening import Request, is_remote, open_driver, open_remote, split
+
+_PROBE = "noobly:health"
+"""The key whose existence is asked for where health is a question to another server."""
+
+
+@asynccontextmanager
+async def open_cache(
+    url: str = "memory://",
+    *,
+    require: Sequence[Capability] = (),
+    instance: str = "default",
+    environment: Environment | None = None,
+    **options: object,
+) -> AsyncIterator[Cache]:
+    """Open a cache for the body of an ``async with``.
+
+    Args:
+        url: Where entries are kept: ``memory://``, ``file:///var/cache/app``, ``redis://localhost/0``,
+            ``memcached://localhost``, ``tiered+redis://localhost/0``, ``http://localhost:11000``.
+        require: Capabilities without which opening fails.
+        instance: The name in metrics, logs and, unless ``namespace`` is given, in the store's keys.
+        environment: Clock, events and metrics; made anew by default.
+        **options: Options of ``CacheOptions``, of the policy and of the provider; they win over the URL's query.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong.
+        MissingDependency: The provider's package is not installed.
+        Unsupported: A required capability is missing.
+        Unavailable: The far side does not answer.
+    """
+    request = Request(url=url, options=options, instance=instance, require=require)
+    async with AsyncExitStack() as stack:
+        live = await enter_cache(stack, request, environment or Environment())
+        yield live.portable
+
+
+async def enter_cache(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Cache]:
+    """Open a cache whose end is registered on a stack."""
+    settings = split(request, CacheOptions)
+    if is_remote(REGISTRY, settings):
+        there, circuit = await open_remote(stack, REGISTRY, Cache, settings, request, environment)
+        stack.push_async_callback(there.close)
+        return Live(portable=there, check=lambda: there.exists(_PROBE), circuit=circuit)
+    opened = await open_driver(stack, REGISTRY, CacheDriver, settings, request, environment)
+    cache = Cache(opened.driver, opened.scope, opened.options)
+    cache.capabilities = opened.capabilities
+    stack.push_async_callback(cache.close)
+
+    async def check() -> None:
+        await opened.driver.health()  # Looked up each time, for closing puts another one in its place.
+
+    return Live(portable=cache, check=check, circuit=opened.circuit)
