@@ -1,0 +1,64 @@
+"""Opening one instance of measuring, alone or for an application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from noobly.core.capability import Capability
+from noobly.core.scope import Environment
+from noobly.layers.health import Live
+from noobly.layers.opening import Request, is_remote, open_driver, open_remote, split
+from noobly.measuring.driver import MetricDriver
+from noobly.measuring.metrics import Metrics
+from noobly.measuring.options import MetricOptions
+from noobly.measuring.providers import REGISTRY
+
+_PROBE = "noobly:health"
+"""What the series are asked for whose health is a question to another server; no metric's name begins so."""
+
+
+@asynccontextmanager
+async def open_metrics(
+    url: str = "memory://",
+    *,
+    require: Sequence[Capability] = (),
+    instance: str = "default",
+    environment: Environment | None = None,
+    **options: object,
+) -> AsyncIterator[Metrics]:
+    """Open metrics for the body of an ``async with``.
+
+    Args:
+        url: Where samples are kept: ``memory://``, ``sqlite:///var/lib/app/metrics.db``, ``http://localhost:11000``.
+        require: Capabilities without which opening fails; measuring has none so far.
+        instance: The name in metrics and logs.
+        environment: Clock, events and metrics; made anew by default.
+        **options: Options of ``MetricOptions``, of the policy and of the provider; they win over the URL's query.
+
+    Raises:
+        ConfigError: A setting is unknown or wrong.
+        Unavailable: The file cannot be opened, or the far side does not answer.
+    """
+    request = Request(url=url, options=options, instance=instance, require=require)
+    async with AsyncExitStack() as stack:
+        live = await enter_metrics(stack, request, environment or Environment())
+        yield live.portable
+
+
+async def enter_metrics(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Metrics]:
+    """Open metrics whose end is registered on a stack."""
+    settings = split(request, MetricOptions)
+    if is_remote(REGISTRY, settings):
+        there, circuit = await open_remote(stack, REGISTRY, Metrics, settings, request, environment)
+        stack.push_async_callback(there.close)
+        return Live(portable=there, check=lambda: there.series(_PROBE, limit=1), circuit=circuit)
+    opened = await open_driver(stack, REGISTRY, MetricDriver, settings, request, environment)
+    metrics = Metrics(opened.driver, opened.scope, opened.options)
+    await metrics.start()
+    stack.push_async_callback(metrics.close)
+
+    async def check() -> None:
+        await opened.driver.health()  # Looked up each time, for closing puts another one in its place.
+
+    return Live(portable=metrics, check=check, circuit=opened.circuit)
