@@ -1,0 +1,190 @@
+"""``noobly logs``: follow, search and steer the logs of a server, or search those of the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from noobly.core.streams import Skipped
+    from noobly.layers.opening import Request
+    from noobly.logging import Logs, Record
+    from noobly.settings import Settings
+
+Config = Annotated[Path | None, Parameter(help="The settings file; ./noobly.toml by default.")]
+Url = Annotated[str | None, Parameter(help="The server; by default the one that the settings are for.")]
+Key = Annotated[str | None, Parameter(help="The server's API key, as env:NAME or file:PATH.")]
+At = Annotated[str, Parameter(help="The instance.")]
+Json = Annotated[bool, Parameter(help="Print JSON lines.")]
+Text = Annotated[str, Parameter(help="Text that the message contains.")]
+AtLeast = Annotated[str, Parameter(name="--level", help="The least level, such as warn.")]
+Attributes = Annotated[tuple[str, ...], Parameter(name="--where", help="An attribute as name=value; may be repeated.")]
+Moment = Annotated[datetime | None, Parameter(help="A time, such as 2026-01-31T12:00:00; without a zone, local.")]
+
+LevelName = Literal["trace", "debug", "info", "warn", "error", "fatal"]
+
+_REMOTE = ("remote", "api", "http", "https")
+_PASSIVE = {"capture": False}
+_PAGE = 1000
+
+logs_app = App(name="logs", help="Follow, search and steer logs.")
+
+
+@logs_app.command
+def tail(
+    text: Text = "",
+    /,
+    *,
+    level: AtLeast = "",
+    where: Attributes = (),
+    url: Url = None,
+    key: Key = None,
+    at: At = "default",
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Print records as a running server stores them, until Ctrl-C."""
+
+    async def follow(logs: Logs) -> None:
+        async with aclosing(logs.tail(text, at_least=level, attributes=where)) as records:
+            async for record in records:
+                _print(record, json=json)
+
+    _run(follow, _served(_settings(config), url, key, at))
+
+
+@logs_app.command
+def search(
+    text: Text = "",
+    /,
+    *,
+    level: AtLeast = "",
+    where: Attributes = (),
+    since: Moment = None,
+    until: Moment = None,
+    limit: Annotated[int, Parameter(help="How many records at most.")] = 100,
+    url: Url = None,
+    key: Key = None,
+    at: At = "default",
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Print stored records, the newest first."""
+    from noobly.logging.query import pairs
+
+    async def find(logs: Logs) -> None:
+        after, left = None, limit
+        while left > 0:
+            page = await logs.search(
+                text,
+                at_least=level,
+                since=_aware(since),
+                until=_aware(until),
+                attributes=pairs(where),
+                after=after,
+                limit=min(left, _PAGE),
+            )
+            for record in page.records:
+                _print(record, json=json)
+            after, left = page.after, left - len(page.records)
+            if after is None:
+                return
+
+    _run(find, _stored(_settings(config), url, key, at))
+
+
+@logs_app.command(name="level")
+def set_level(
+    level: Annotated[LevelName | None, Parameter(help="The new level; without, the present one is printed.")] = None,
+    /,
+    *,
+    logger: Annotated[str, Parameter(help="Only this logger and those below it.")] = "",
+    url: Url = None,
+    key: Key = None,
+    at: At = "default",
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Print or set the least level that a running server keeps; it holds until the server ends."""
+    from msgspec import json as encoding
+
+    async def change(logs: Logs) -> None:
+        if level is not None:
+            await logs.set_level(level, logger=logger)
+        kept = await logs.level(logger)
+        _write(encoding.encode({"logger": logger, "level": kept}).decode() if json else kept)
+
+    _run(change, _served(_settings(config), url, key, at))
+
+
+def _settings(config: Path | None) -> Settings:
+    from noobly.settings import Settings
+
+    return Settings.read(config)
+
+
+def _served(settings: Settings, url: str | None, key: str | None, at: str) -> Request:
+    """Return how to reach the logs of a running server: the one that is named, configured, or configured here."""
+    from noobly.layers.opening import Request
+
+    instance = settings.instances("logging").get(at)
+    if url is None and instance is not None and instance.url.partition(":")[0] in _REMOTE:
+        return Request(url=instance.url, options={**instance.options, **_PASSIVE, "spool": ""})
+    server = url or f"http://{settings.server.host}:{settings.server.port}"
+    options: dict[str, object] = {**_PASSIVE, "spool": "", "at": at}
+    return Request(url=server, options=options if key is None else {**options, "key": key})
+
+
+def _stored(settings: Settings, url: str | None, key: str | None, at: str) -> Request:
+    """Return how to reach the logs that are to be searched: where the settings keep them, or on a running server."""
+    from noobly.layers.opening import Request
+
+    instance = settings.instances("logging").get(at)
+    if url is not None or instance is None or instance.url.partition(":")[0] in (*_REMOTE, "memory"):
+        return _served(settings, url, key, at)
+    return Request(url=instance.url, options={**instance.options, **_PASSIVE}, instance=at)
+
+
+def _run(work: Callable[[Logs], Awaitable[None]], request: Request) -> None:
+    from noobly.core.scope import Environment
+    from noobly.logging.opening import enter_logs
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            await work((await enter_logs(stack, request, Environment())).portable)
+
+    try:
+        asyncio.run(run())
+    except KeyboardInterrupt:
+        return
+
+
+def _print(record: Record | Skipped, *, json: bool) -> None:
+    from noobly.core.streams import Skipped
+
+    if isinstance(record, Skipped):
+        sys.stderr.write(f"noobly: {record.count} records are missing here; they came too fast\n")
+    else:
+        _write(_shown(record, json=json))
+
+
+def _shown(record: Record, *, json: bool) -> str:
+    from noobly.logging.formats import encode, text
+
+    return encode(record).decode() if json else text(record, colour=sys.stdout.isatty())
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone()
+
+
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()

@@ -1,0 +1,38 @@
+// JSON Schemas, as people read them.
+import { el, prose } from "./page.js";
+
+let root = {};
+export const use = (document) => { root = document; };
+
+export function resolve(schema) {
+  return schema.$ref ? resolve(schema.$ref.split("/").slice(1).reduce((at, name) => at[name], root)) : schema;
+}
+
+/** Returns a schema without the choice of null, which a form expresses by leaving the field empty. */
+export function present(schema) {
+  const kinds = schema.anyOf?.filter((one) => one.type !== "null");
+  return resolve(kinds?.length === 1 ? { ...schema, anyOf: undefined, ...kinds[0] } : schema);
+}
+
+export function typeText(schema) {
+  const found = resolve(schema);
+  if (found.anyOf) return found.anyOf.map(typeText).join(" or ");
+  if (found.enum) return found.enum.map((one) => JSON.stringify(one)).join(" | ");
+  if (found.type === "array") return `array of ${typeText(found.items ?? {})}`;
+  if (found.properties) return found.title ?? "object";
+  if (found.additionalProperties) return `object of ${typeText(found.additionalProperties)}`;
+  return found.type ?? "any value";
+}
+
+/** Draws a schema and those it consists of. */
+export function tree(schema, above = []) {
+  const found = resolve(schema);
+  const inner = found.anyOf ?? [found.items, found.additionalProperties];
+  const parts = inner.filter((one) => one && typeof one === "object").map((one) => tree(one, above));
+  if (!found.properties || above.includes(found)) return parts;
+  const members = Object.entries(found.properties).map(([name, member]) => el("li", {},
+    el("code", {}, name), " ", el("span", { class: "type" }, typeText(member)),
+    member.description && el("span", { class: "quiet" }, " — ", prose(member.description)),
+    tree(member, [...above, found])));
+  return [el("ul", { class: "schema" }, members), ...parts];
+}
