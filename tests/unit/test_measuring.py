@@ -84,6 +84,41 @@ class TestBatches:
             await first
             assert (await second).value == 3
 
+    async def test_who_waits_sees_what_somebody_else_hands_on_meanwhile(self):
+        loop = asyncio.get_running_loop()
+        begun, gate, recorded = loop.create_future(), loop.create_future(), loop.create_future()
+
+        def layer(operation, driver, inner):
+            async def record(*args):
+                if not begun.done():
+                    begun.set_result(None)
+                    await gate
+                    recorded.set_result(None)
+                else:
+                    await asyncio.sleep(0)
+                return await inner(*args)
+
+            return record if operation.name == "record" else inner
+
+        async def flush_as_soon_as_the_first_has_ended(metrics):
+            await recorded
+            await asyncio.sleep(0)
+            await metrics.flush()
+
+        request = Request(url="memory://", options={"flush_every": 600}, inner=[layer])
+        async with AsyncExitStack() as stack:
+            metrics = (await enter_metrics(stack, request, Environment(clock=FakeClock()))).portable
+            other = asyncio.create_task(flush_as_soon_as_the_first_has_ended(metrics))
+            await metrics.add("m", 1)
+            first = asyncio.create_task(metrics.flush())
+            await begun
+            await metrics.add("m", 2)
+            reader = asyncio.create_task(metrics.total("m"))
+            await asyncio.sleep(0)
+            gate.set_result(None)
+            assert (await reader).value == 3
+            await asyncio.gather(first, other)
+
     async def test_a_cancelled_flush_goes_on_without_its_caller(self):
         faults = Faults()
         async with faulty(faults) as metrics:

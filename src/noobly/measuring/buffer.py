@@ -62,9 +62,9 @@ class Buffer:
         """
         if self._draining is not None:
             await asyncio.wait([self._draining])  # It may have begun before the last samples came.
-        if self._samples:
-            if self._draining is None:
-                self._draining = self._tasks.spawn(self._drain(), "measuring.drain")
+        if self._draining is None and self._samples:
+            self._draining = self._tasks.spawn(self._drain(), "measuring.drain")
+        if self._draining is not None:  # Whoever else has begun it since: it has the last samples in its hands.
             await asyncio.shield(self._draining)
 
     async def relieve(self) -> None:
