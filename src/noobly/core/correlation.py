@@ -37,6 +37,8 @@ class Ring:
         most: How many it holds; the oldest leave first.
     """
 
+    __slots__ = ("_kept",)
+
     def __init__(self, most: int) -> None:
         self._kept: deque[Callable[[], None]] = deque(maxlen=most)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from typing import overload
+from typing import TypeVar, overload
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -17,6 +17,8 @@ _LONG = 64 * 1024
 LIMIT = "noobly.body_limit"
 BODY = "noobly.body"
 REQUEST_ID = "noobly.request_id"
+
+T = TypeVar("T")
 
 
 class IndexedHeaders(Headers):
@@ -35,7 +37,9 @@ class IndexedHeaders(Headers):
     def get(self, key: str, /) -> str | None: ...
     @overload
     def get(self, key: str, default: str, /) -> str: ...
-    def get(self, key: str, default: str | None = None, /) -> str | None:
+    @overload
+    def get(self, key: str, default: T, /) -> str | T: ...
+    def get(self, key: str, default: T | None = None, /) -> str | T | None:
         """Return a header's value."""
         value = self._values.get(key.lower().encode("latin-1"))
         return default if value is None else value.decode("latin-1")
@@ -44,12 +48,14 @@ class IndexedHeaders(Headers):
 class Incoming(Request):
     """A request whose headers are indexed."""
 
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        super().__init__(scope, receive)
+        self._indexed = IndexedHeaders(scope)
+
     @property
     def headers(self) -> Headers:
-        """The headers; made when they are first asked for."""
-        if not hasattr(self, "_headers"):
-            self._headers = IndexedHeaders(self.scope)
-        return self._headers
+        """The headers."""
+        return self._indexed
 
 
 async def body(request: Request) -> bytes:
@@ -59,12 +65,16 @@ async def body(request: Request) -> bytes:
         TooLarge: It is over the limit, as it was sent or unpacked; what is over is not read.
         InvalidArgument: Its declared length is not a number, or it is not packed as it says.
     """
-    if BODY in request.scope:
-        read: bytes = request.scope[BODY]
-        return read
-    limit: int = request.scope[LIMIT]
-    sent = await _sent(request.receive, _declared(request, limit), limit)
-    request.scope[BODY] = found = await _unpacked(sent, request.headers.get("content-encoding", ""), limit)
+    scope = request.scope
+    found: bytes | None = scope.get(BODY)
+    if found is not None:
+        return found
+    limit: int = scope[LIMIT]
+    found = await _sent(request.receive, _declared(request, limit), limit)
+    coding = request.headers.get("content-encoding")
+    if coding is not None:
+        found = await _unpacked(found, coding, limit)
+    scope[BODY] = found
     return found
 
 

@@ -101,7 +101,8 @@ class Table:
             if wanted in methods:
                 return Match(methods[wanted], ())
             allowed.update(methods)
-        head, texts = raw_path.rstrip("/") or "/", ()
+        head = raw_path.rstrip("/") or "/"
+        texts: tuple[str, ...] = ()
         for paths in self._paths:
             for path in (head, head.lower()):
                 methods = paths.get(path)
@@ -109,7 +110,7 @@ class Table:
                     continue
                 endpoint = methods.get(wanted)
                 if endpoint is not None and (endpoint.folded or path == head):
-                    return Match(endpoint, texts and tuple(map(_text, texts)))
+                    return Match(endpoint, tuple(map(_text, texts)))
                 allowed.update(methods)
             head, cut, text = head.rpartition("/")
             if not cut:

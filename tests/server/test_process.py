@@ -1,0 +1,38 @@
+"""The process of ``noobly serve``: how the kernel schedules it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
+
+PROGRAM = """
+import gc, os
+from noobly.server.process import dedicate
+os.sched_setscheduler(0, os.{policy}, os.sched_param(0))
+dedicate()
+print(os.sched_getscheduler(0) == os.{wanted}, gc.get_freeze_count() > 1000)
+"""
+
+
+@pytest.mark.parametrize(
+    ("policy", "wanted"), [("SCHED_OTHER", "SCHED_BATCH"), ("SCHED_BATCH", "SCHED_BATCH"), ("SCHED_IDLE", "SCHED_IDLE")]
+)
+def test_a_policy_that_was_chosen_is_kept(tmp_path: Path, policy: str, wanted: str) -> None:
+    program = PROGRAM.format(policy=policy, wanted=wanted)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert ended.stdout.split() == ["True", "True"]
+
+
+def test_a_sandbox_may_refuse(tmp_path: Path) -> None:
+    program = (
+        "import os\nfrom noobly.server.process import dedicate\n"
+        "def refuse(*_): raise PermissionError\n"
+        "os.sched_setscheduler = refuse\ndedicate()\nprint(os.sched_getscheduler(0) == os.SCHED_OTHER)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert ended.stdout.strip() == "True"
