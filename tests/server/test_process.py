@@ -1,12 +1,15 @@
-"""The process of ``noobly serve``: how the kernel schedules it."""
+"""The process of ``noobly serve``: how the kernel schedules it, and that what it imported is out of collections."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from .test_serve import serve
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="scheduling policies are Linux's")
 
@@ -36,3 +39,12 @@ def test_a_sandbox_may_refuse(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert ended.stdout.strip() == "True"
+
+
+async def test_all_threads_of_the_server_have_it(tmp_path: Path) -> None:
+    wanted = os.SCHED_BATCH if os.sched_getscheduler(0) == os.SCHED_OTHER else os.sched_getscheduler(0)
+    async with serve(tmp_path, "--dev") as server:
+        threads = [int(task.name) for task in Path(f"/proc/{server.process.pid}/task").iterdir()]
+        assert len(threads) > 1
+        assert {os.sched_getscheduler(thread) for thread in threads} == {wanted}
+        assert await server.stop() == 0
