@@ -41,10 +41,15 @@ def test_a_sandbox_may_refuse(tmp_path: Path) -> None:
     assert ended.stdout.strip() == "True"
 
 
+def policies(pid: int) -> list[int]:
+    """Return the policy of each thread of a process."""
+    return [os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()]
+
+
 async def test_all_threads_of_the_server_have_it(tmp_path: Path) -> None:
     wanted = os.SCHED_BATCH if os.sched_getscheduler(0) == os.SCHED_OTHER else os.sched_getscheduler(0)
     async with serve(tmp_path, "--dev") as server:
-        threads = [int(task.name) for task in Path(f"/proc/{server.process.pid}/task").iterdir()]
-        assert len(threads) > 1
-        assert {os.sched_getscheduler(thread) for thread in threads} == {wanted}
+        found = policies(server.process.pid)
+        assert len(found) > 1
+        assert set(found) == {wanted}
         assert await server.stop() == 0
