@@ -2,7 +2,7 @@
 
 ``bare`` is the least that Starlette answers a cache's get and put with: a dictionary of parsed JSON behind two routes.
 ``noobly`` is the application that ``noobly serve`` runs, with an API key or with ``--dev``. Both run on the same server
-and event loop.
+and event loop, in a process prepared as ``noobly serve`` prepares its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from noobly.app import Noobly
 from noobly.server.app import Application
 from noobly.server.auth import DevGuard, Guard, KeyGuard, Sessions
 from noobly.server.keys import Keyring, StaticKeys
+from noobly.server.process import dedicate
 from noobly.settings import Settings
 
 BASE = "/services/caching/api"
@@ -75,5 +76,6 @@ async def listen(app: ASGIApp, server: str, port: int) -> None:
 
 if __name__ == "__main__":
     _, chosen, on, at, loop = sys.argv
+    dedicate()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
         runner.run(serve(chosen, on, int(at)))  # type: ignore[arg-type]

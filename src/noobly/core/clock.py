@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import random
-import secrets
 import time
 from datetime import timedelta
 from typing import Protocol
@@ -48,7 +48,7 @@ def system_chance() -> Chance:
 
 def fresh_id() -> str:
     """Return 128 random bits as 32 hexadecimal digits, for tokens and ids."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 def seconds(value: Seconds | None, name: str) -> float | None:

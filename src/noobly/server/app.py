@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from time import perf_counter
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, Status, StatusCode
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,7 +18,7 @@ from noobly.server.auth import Guard, KeyGuard, Sessions, keyring
 from noobly.server.correlation import Correlated
 from noobly.server.health import Health
 from noobly.server.idempotency import Idempotency
-from noobly.server.incoming import LIMIT, REQUEST_ID
+from noobly.server.incoming import LIMIT, REQUEST_ID, Incoming
 from noobly.server.legacy import legacy
 from noobly.server.metrics import metrics
 from noobly.server.native import native
@@ -28,6 +28,7 @@ from noobly.server.routes import ADMIT, Endpoint, Match, Table
 from noobly.server.streaming import Streams
 
 _LOG = journal("noobly.server")
+_NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
 class Application:
@@ -77,13 +78,22 @@ class Application:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         began = perf_counter()
-        request = Request(scope, receive)
-        identity: str = scope[REQUEST_ID]
-        name, response = await self._respond(request, identity)
-        response.headers["x-content-type-options"] = "nosniff"
-        if scope["method"] == "HEAD":
+        request = Incoming(scope, receive)
+        found = self._find(request)
+        name = found.endpoint.name if isinstance(found, Match) else "none"
+        if not self._tracing:
+            await self._exchange(began, name, request, found, send)
+            return
+        with self._tracer.start_as_current_span(name, kind=SpanKind.SERVER):
+            await self._exchange(began, name, request, found, send)
+
+    async def _exchange(self, began: float, name: str, request: Request, found: Match | Response, send: Send) -> None:
+        """Answer, and count how long that took; within the request's span, whose trace is kept as an exemplar."""
+        response = await self._respond(request, found) if isinstance(found, Match) else found
+        response.raw_headers.append(_NOSNIFF)
+        if request.method == "HEAD":
             response.body = b""
-        await response(scope, receive, send)
+        await response(request.scope, request.receive, send)
         self._meter.cell("server", "http", "asgi", name, str(response.status_code)).add(perf_counter() - began)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -95,31 +105,38 @@ class Application:
             if message["type"] == "lifespan.shutdown":
                 return
 
-    async def _respond(self, request: Request, identity: str) -> tuple[str, Response]:
+    def _find(self, request: Request) -> Match | Response:
+        identity: str = request.scope[REQUEST_ID]
         try:
-            match = self.table.find(request.method, _path(request.scope))
+            found = self.table.find(request.method, _path(request.scope))
         except InvalidArgument as error:
-            return "none", problem(error, identity)
-        if not isinstance(match, Match):
-            return "none", _no_route(request.method, match, identity)
-        endpoint = match.endpoint
+            return problem(error, identity)
+        return found if isinstance(found, Match) else _no_route(request.method, found, identity)
+
+    async def _respond(self, request: Request, match: Match) -> Response:
+        endpoint, scope = match.endpoint, request.scope
         try:
-            return endpoint.name, await self._answer(request, match)
+            self._guard.admit(request, endpoint.access)
+            scope[LIMIT] = endpoint.body_limit or self._body_limit
+            scope[ADMIT] = self._guard.admit
+            return await endpoint.handler(request, match.texts)
         except NooblyError as error:
-            return endpoint.name, endpoint.render(error, identity)
-        except Exception:  # noqa: BLE001 - the last resort: it is logged, and shows nothing of itself
+            _note(error, error.status)
+            return endpoint.render(error, scope[REQUEST_ID])
+        except Exception as error:  # noqa: BLE001 - the last resort: it is logged, and shows nothing of itself
             _LOG.exception("request failed", route=endpoint.name)
             failure = Internal("the server failed; its log says more under this request id")
-            return endpoint.name, endpoint.render(failure, identity)
+            _note(error, failure.status)
+            return endpoint.render(failure, scope[REQUEST_ID])
 
-    async def _answer(self, request: Request, match: Match) -> Response:
-        self._guard.admit(request, match.endpoint.access)
-        request.scope[LIMIT] = match.endpoint.body_limit or self._body_limit
-        request.scope[ADMIT] = self._guard.admit
-        if not self._tracing:
-            return await match.endpoint.handler(request, match.texts)
-        with self._tracer.start_as_current_span(match.endpoint.name, kind=SpanKind.SERVER):
-            return await match.endpoint.handler(request, match.texts)
+
+def _note(error: Exception, status: int) -> None:
+    """Put a failure on the request's span; what the caller did wrong does not make the span itself a failed one."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.record_exception(error)
+        if status >= 500:
+            span.set_status(Status(StatusCode.ERROR, str(error)))
 
 
 def _path(scope: Scope) -> str:

@@ -5,7 +5,7 @@ Not a ``BaseHTTPMiddleware``: that runs the application in another task, where w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 
 from opentelemetry import context, propagate
@@ -15,6 +15,8 @@ from noobly.core.correlation import HEADER, Ring, accepted, correlated
 from noobly.server.incoming import REQUEST_ID
 
 _HEADER = HEADER.encode()
+_STARTS = ("http.response.start", "websocket.accept")
+_UNTRACED = nullcontext()
 _WANTED = {name.encode(): name for name in ("traceparent", "tracestate", HEADER)}
 
 
@@ -42,15 +44,14 @@ class Correlated:
         identity = scope[REQUEST_ID] = accepted(headers.get(HEADER, ""))
         ring = Ring(self._debug_ring) if self._debug_ring else None
 
-        async def answer(message: Message) -> None:
-            if message["type"] in ("http.response.start", "websocket.accept"):
-                message.setdefault("headers", [])
-                message["headers"] = [*message["headers"], (_HEADER, identity.encode())]
+        def answer(message: Message) -> Awaitable[None]:
+            if message["type"] in _STARTS:
+                message["headers"] = [*message.get("headers", ()), (_HEADER, identity.encode())]
                 if ring is not None and message.get("status", 0) >= 500:
                     ring.release()
-            await send(message)
+            return send(message)
 
-        with correlated(identity, ring=ring), _traced(headers) if "traceparent" in headers else nullcontext():
+        with correlated(identity, ring=ring), _traced(headers) if "traceparent" in headers else _UNTRACED:
             try:
                 await self._app(scope, receive, answer)
             except Exception:

@@ -128,7 +128,10 @@ class StaticKeys:
         for position, key in enumerate(keys, 1):
             if len(key) < _SHORTEST_STATIC:
                 _log.warning("key %d of %s has fewer than %d characters", position, VARIABLE, _SHORTEST_STATIC)
-        self._digests = [_digest(key) for key in keys]
+        self._known = [
+            (_digest(key), Principal(id=f"static-{number}", name=f"{VARIABLE} {number}", scopes=frozenset({"*"})))
+            for number, key in enumerate(keys, 1)
+        ]
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> StaticKeys:
@@ -136,16 +139,13 @@ class StaticKeys:
         return cls((os.environ if environ is None else environ).get(VARIABLE, ""))
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._known)
 
     def authenticate(self, presented: str) -> Principal | None:
         """Return whom a key stands for; it is compared with all of them, whichever it is."""
         digest = _digest(presented)
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        if True not in matches:
-            return None
-        number = matches.index(True) + 1
-        return Principal(id=f"static-{number}", name=f"{VARIABLE} {number}", scopes=frozenset({"*"}))
+        matches = [principal for known, principal in self._known if hmac.compare_digest(digest, known)]
+        return matches[0] if matches else None
 
 
 class KeyStore:
@@ -321,7 +321,11 @@ class Keyring:
         """Return whom a key stands for, or None where it is unknown, wrong, revoked or expired."""
         if len(presented) > _LONGEST:
             return None
-        return next((found for source in self._sources if (found := source.authenticate(presented))), None)
+        for source in self._sources:
+            found = source.authenticate(presented)
+            if found is not None:
+                return found
+        return None
 
 
 def _random(length: int) -> str:

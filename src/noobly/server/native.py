@@ -16,6 +16,7 @@ from noobly.core.errors import NotFound
 from noobly.core.lifecycle import Portable
 from noobly.core.public import Route, routes
 from noobly.core.wire import JSON, STREAM, encode_result, incoming
+from noobly.server.answers import Answer
 from noobly.server.idempotency import Idempotency
 from noobly.server.incoming import REQUEST_ID, body
 from noobly.server.routes import ADMIT, Access, Endpoint, Handler
@@ -101,8 +102,7 @@ def _handler(portable: Portable, route: Route, idempotency: Idempotency) -> Hand
             raise NotFound(f"{route.name}: there is nothing under {arguments.get('key', 'this name')!r}")
         if route.returns is NoneType:
             return Response(status_code=204)
-        content, media_type = encode_result(result, request.headers.get("accept", ""))
-        return Response(content, media_type=media_type)
+        return Answer(*encode_result(result, request.headers.get("accept", "")))
 
     return answer if route.idempotent else idempotency.guard(answer)
 
@@ -158,6 +158,6 @@ def _services(noobly: Noobly) -> list[ServiceEntry]:
 
 def _fixed(content: bytes) -> Handler:
     async def answer(request: Request, _: tuple[str, ...]) -> Response:
-        return Response(content, media_type=JSON)
+        return Answer(content, JSON)
 
     return answer

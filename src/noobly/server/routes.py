@@ -74,7 +74,7 @@ class Table:
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self.endpoints = tuple(endpoints)
-        self._paths: dict[tuple[str, int], dict[str, Endpoint]] = {}
+        self._paths: tuple[dict[str, dict[str, Endpoint]], ...] = tuple({} for _ in range(_MOST_SEGMENTS + 1))
         for endpoint in self.endpoints:
             self._add(endpoint)
 
@@ -82,7 +82,7 @@ class Table:
         if not isinstance(endpoint.access, Access | Open):
             raise ConfigError(f"the route {endpoint.method} {endpoint.path} declares no permission")
         path = endpoint.path.lower() if endpoint.folded else endpoint.path
-        methods = self._paths.setdefault((path, endpoint.segments), {})
+        methods = self._paths[endpoint.segments].setdefault(path, {})
         if endpoint.method in methods:
             raise ConfigError(f"the route {endpoint.method} {endpoint.path} is declared twice")
         methods[endpoint.method] = endpoint
@@ -95,29 +95,33 @@ class Table:
             raw_path: The path as it was sent, still percent-encoded.
         """
         wanted = "GET" if method == "HEAD" else method
-        methods = self._paths.get((raw_path, 0))
-        if methods is not None and wanted in methods:
-            return Match(methods[wanted], ())
-        allowed = set(methods or ())
-        trimmed = raw_path.rstrip("/") or "/"
-        for segments in range(_MOST_SEGMENTS + 1):
-            head, texts = _cut(trimmed, segments)
+        allowed: set[str] = set()
+        methods = self._paths[0].get(raw_path)
+        if methods is not None:
+            if wanted in methods:
+                return Match(methods[wanted], ())
+            allowed.update(methods)
+        head = raw_path.rstrip("/") or "/"
+        texts: tuple[str, ...] = ()
+        for paths in self._paths:
             for path in (head, head.lower()):
-                methods = self._paths.get((path, segments), {})
-                if wanted in methods and (path == head or methods[wanted].folded):
-                    return Match(methods[wanted], tuple(_text(text) for text in texts))
-                allowed |= methods.keys()
+                methods = paths.get(path)
+                if methods is None:
+                    continue
+                endpoint = methods.get(wanted)
+                if endpoint is not None and (endpoint.folded or path == head):
+                    return Match(endpoint, tuple(map(_text, texts)))
+                allowed.update(methods)
+            head, cut, text = head.rpartition("/")
+            if not cut:
+                break
+            texts = (text, *texts)
         return frozenset(allowed)
 
 
-def _cut(path: str, segments: int) -> tuple[str, list[str]]:
-    if not segments:
-        return path, []
-    head, *texts = path.rsplit("/", segments)
-    return (head, texts) if len(texts) == segments else ("", [])
-
-
 def _text(segment: str) -> str:
+    if "%" not in segment:
+        return segment
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ from noobly.core.scope import Environment
 from noobly.measuring.push import Push, push
 from noobly.server.app import Application
 from noobly.server.auth import DevGuard, Guard, KeyGuard, Sessions, keyring
+from noobly.server.process import dedicate
 from noobly.server.routes import Endpoint, Open
 from noobly.settings import Settings
 
@@ -56,6 +57,7 @@ def run(settings: Settings, *, dev: bool) -> None:
         Unavailable: The address cannot be listened on.
     """
     held, settings = claim(settings)
+    dedicate()
     with held, asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(serve(settings, door(settings, dev=dev)))
 

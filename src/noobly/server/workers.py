@@ -28,6 +28,7 @@ from noobly.core.scope import Environment
 from noobly.measuring.exposition import Exposition
 from noobly.measuring.totals import ENDS, WORKERS, Totals, fold, prepare
 from noobly.server import serve as alone
+from noobly.server.process import dedicate
 from noobly.services import SERVICES
 from noobly.settings import Settings, title
 
@@ -225,6 +226,7 @@ def main() -> None:
     """Be a worker: read the plan from standard input, and serve until a signal or until the supervisor is gone."""
     size = int.from_bytes(sys.stdin.buffer.read(_SIZE))
     plan = msgspec.msgpack.decode(sys.stdin.buffer.read(size), type=Plan)
+    dedicate()
     with asyncio.Runner(loop_factory=alone.loop_factory()) as runner:
         runner.run(_work(plan))
 

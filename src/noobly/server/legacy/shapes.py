@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from noobly.core.errors import InvalidArgument, NooblyError, Unauthenticated
+from noobly.server.answers import Answer
 from noobly.server.auth import MissingKey
 from noobly.server.incoming import body
 from noobly.server.problems import headers
@@ -48,12 +49,12 @@ def iso(at: float) -> str:
 
 def ok() -> Response:
     """Return the plain success of the original: ``OK`` as HTML text."""
-    return Response("OK", media_type="text/html")
+    return Answer(b"OK", "text/html")
 
 
 def json(value: object) -> Response:
     """Return a value as JSON; a missing one is ``null``."""
-    return Response(msgspec.json.encode(value), media_type="application/json")
+    return Answer(msgspec.json.encode(value), "application/json")
 
 
 def refused(error: NooblyError, request_id: str) -> Response:
