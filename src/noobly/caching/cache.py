@@ -7,12 +7,12 @@ from types import NoneType
 from typing import TypeVar, overload
 
 from noobly.caching import hot, keyspace
+from noobly.caching.keyspace import LONGEST, MARK
 from noobly.caching.claims import Claims
 from noobly.caching.driver import CacheDriver
 from noobly.caching.entries import Claim, Entry, KeyPage, State, Value
-from noobly.caching.envelope import MORE, quick
 from noobly.caching.options import CacheOptions
-from noobly.caching.reading import Reader
+from noobly.caching.reading import MORE, Reader
 from noobly.caching.stats import CacheStats
 from noobly.caching.store import Store, tag_names
 from noobly.caching.sugar import CacheSugar
@@ -46,6 +46,8 @@ class Cache(CacheSugar):
         self._driver = driver
         self._store = Store(driver, scope, options)
         self._reader = Reader(self._store, scope, options)
+        self._plain = self._reader.plain
+        self._clock = scope.environment.clock.monotonic
         self._claims = Claims(self._store)
 
     async def close(self) -> None:
@@ -77,12 +79,13 @@ class Cache(CacheSugar):
         Raises:
             InvalidArgument: The key is bad, or the value is not of that type.
         """
-        name, data = keyspace.check(key), None
+        good = key.__class__ is str and 0 < len(key) <= LONGEST and key.isascii() and MARK not in key
+        name, data = key if good else keyspace.check(key), None
         try:
-            data = await self._driver.get(name)
+            now = self._driver.get_now
+            data = await self._driver.get(name) if now is None else now(name, self._clock())
             # The commonest entry is settled here: each further coroutine would cost as much as the look-up itself.
-            if data is not None and type is object and (value := quick(data, key)) is not MORE:
-                self._reader.found(key)
+            if data is not None and type is object and (value := self._plain(key, data)) is not MORE:
                 return value
             return await self._reader.value(name, key, data, default, type)
         except Damaged:

@@ -100,6 +100,9 @@ class RedisClient(Protocol):
     async def execute(self, *args: Arg) -> Reply:
         """Return the reply to one command."""
 
+    def submit(self, command: Command) -> Awaitable[Reply]:
+        """Return the reply to one command, to be awaited at once; what ``execute`` costs besides is left out."""
+
     async def execute_many(self, commands: Sequence[Command]) -> list[Reply | RedisReplyError]:
         """Return the replies to all commands in order, an error in its place."""
 
@@ -191,6 +194,10 @@ class RedisConnection:
         """
         wire = self._wire or await self._ready()
         return await wire.submit(args)
+
+    def submit(self, command: Command) -> Awaitable[Reply]:
+        """Return the reply to one command, to be awaited at once; raises as ``execute``, here or there."""
+        return self.execute(*command) if self._wire is None else self._wire.submit(command)
 
     async def execute_many(self, commands: Sequence[Command]) -> list[Reply | RedisReplyError]:
         """Return the replies to commands sent together, an error in its place; else raises as ``execute``."""

@@ -7,7 +7,7 @@ keys; redis-py follows its slots and redirections, with its own retry switched o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from noobly.clients.redis import (
@@ -122,6 +122,10 @@ class ClusterClient:
                 return cast("Reply", await cluster.execute_command(*args))
             except Exception as error:
                 raise translated(error) from error
+
+    def submit(self, command: Command) -> Awaitable[Reply]:
+        """Return the reply to one command; raises as ``execute``."""
+        return self.execute(*command)
 
     @property
     def primaries(self) -> int:

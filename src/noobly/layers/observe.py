@@ -6,6 +6,7 @@ import logging
 from bisect import bisect_left
 from collections.abc import Callable
 from time import perf_counter
+from typing import cast
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
@@ -19,6 +20,9 @@ from noobly.core.operation import Call, Driver, Operation
 from noobly.core.scope import Scope
 from noobly.layers.classify import unknown
 
+Now = Callable[[object, float], object]
+"""An immediate call: its argument, and when it began."""
+
 _STDLIB = logging.getLogger("noobly.operation")
 
 
@@ -27,6 +31,8 @@ def observe(scope: Scope) -> Layer:
     tracing = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
     def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
+        if operation.immediate and not tracing:
+            return cast(Call, _measured_now(operation, scope, cast(Now, inner)))
         measured = _measured(operation, scope, inner, tracing=tracing)
         return _traced(operation, scope, measured) if tracing else measured
 
@@ -54,6 +60,31 @@ def _measured(operation: Operation, scope: Scope, inner: Call, *, tracing: bool)
         counts[place] += 1
         if tracing:
             cell.mark(took, place)
+        if topic.handlers or logs(debug):
+            tell(took, "ok")
+        return result
+
+    return observed
+
+
+def _measured_now(operation: Operation, scope: Scope, inner: Now) -> Now:
+    cell = scope.environment.meter.cell(scope.service, scope.instance, scope.provider, operation.name, "ok")
+    counts, logs, debug, clock = cell.counts, _STDLIB.isEnabledFor, logging.DEBUG, scope.environment.clock.monotonic
+    shortest = BOUNDS[0]
+    topic = scope.environment.bus.topic(OperationFinished, scope.service, scope.instance)
+    tell = _teller(operation, scope)
+
+    def observed(argument: object, began: float) -> object:
+        try:
+            result = inner(argument, began)
+        except BaseException as error:
+            failure = _failed(error, operation, scope, tell, clock() - began)
+            if failure is error:
+                raise
+            raise failure from error
+        took = clock() - began
+        cell.total += took
+        counts[0 if took <= shortest else bisect_left(BOUNDS, took)] += 1
         if topic.handlers or logs(debug):
             tell(took, "ok")
         return result

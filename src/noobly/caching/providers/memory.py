@@ -50,11 +50,15 @@ class MemoryCache:
 
     async def get(self, key: str, /) -> bytes | None:
         """See the protocol."""
+        return self.get_now(key, self._now())
+
+    def get_now(self, key: str, now: float, /) -> bytes | None:
+        """See the protocol."""
         found = self._entries.get(key)
         if found is None:
             return None
         data, end = found
-        if end is not None and end <= self._now():
+        if end is not None and end <= now:
             self._remove(key)
             return None
         self._entries.move_to_end(key)
