@@ -7,10 +7,10 @@ from types import NoneType
 from typing import TypeVar, overload
 
 from noobly.caching import hot, keyspace
-from noobly.caching.keyspace import LONGEST, MARK
 from noobly.caching.claims import Claims
 from noobly.caching.driver import CacheDriver
 from noobly.caching.entries import Claim, Entry, KeyPage, State, Value
+from noobly.caching.keyspace import LONGEST, MARK
 from noobly.caching.options import CacheOptions
 from noobly.caching.reading import MORE, Reader
 from noobly.caching.stats import CacheStats
@@ -79,7 +79,7 @@ class Cache(CacheSugar):
         Raises:
             InvalidArgument: The key is bad, or the value is not of that type.
         """
-        good = key.__class__ is str and 0 < len(key) <= LONGEST and key.isascii() and MARK not in key
+        good = key.__class__ is str and key.isascii() and MARK not in key and 0 < len(key) <= LONGEST
         name, data = key if good else keyspace.check(key), None
         try:
             now = self._driver.get_now

@@ -16,10 +16,10 @@ from noobly.clients.redis import (
     RedisOptions,
     RedisScript,
     Resolver,
-    run_script,
 )
 from noobly.clients.redis_cluster import CONNECTIONS_PER_NODE, in_place, new_cluster, translated
 from noobly.clients.redis_reply import Arg, Command, RedisReplyError, Reply, classify
+from noobly.clients.redis_script import run_script
 from noobly.core.errors import Closed, ConfigError, NooblyError, Unavailable
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class ClusterClient:
 
     async def script(self, script: RedisScript, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
         """Return what a Lua script gives; raises as ``execute``."""
-        return await run_script(self, script, keys, args)
+        return await run_script(self.execute, script, keys, args)
 
     def _open(self) -> RedisCluster:
         if self._cluster is None:

@@ -12,6 +12,8 @@ from noobly.core.checks import Check, Limits
 from noobly.core.errors import NooblyError
 
 Call = Callable[..., Awaitable[object]]
+Now = Callable[[object, float], object]
+"""The immediate form of a call: it takes its argument and when it began."""
 Method = TypeVar("Method", bound=Callable[..., Awaitable[object]])
 
 MARK = "__noobly_operation__"

@@ -34,7 +34,7 @@ def recovery(scope: Scope, operation: Operation, driver: Driver, call: Call) -> 
             await asyncio.sleep(_pause(scope, number, failure.retry_after))
             try:
                 return await call(*args)
-            except Exception as again:
+            except Exception as again:  # noqa: BLE001 - it is classified and, at the latest after the loop, raised
                 error = again
         if failure is error:
             raise error

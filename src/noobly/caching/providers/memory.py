@@ -150,9 +150,9 @@ class MemoryCache:
         self._bytes = 0
 
     def _store(self, key: str, data: bytes, end: float | None) -> None:
-        self._remove(key)
+        before = self._entries.pop(key, None)
         self._entries[key] = (data, end)
-        self._bytes += len(key) + len(data) + _OVERHEAD
+        self._bytes += len(data) - len(before[0]) if before else len(key) + len(data) + _OVERHEAD
         if end is not None:
             heappush(self._ends, (end, key))
         if self._ends:
