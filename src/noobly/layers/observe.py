@@ -35,7 +35,7 @@ def observe(scope: Scope) -> Layer:
 
 
 def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
-    cell, counts, topic, logs = report.cell, report.cell.counts, report.topic, report.logs
+    cell, counts, topic, debug = report.cell, report.cell.counts, report.topic, report.debug
 
     async def observed(*args: object) -> object:
         began = perf_counter()
@@ -52,7 +52,7 @@ def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
         counts[place] += 1
         if tracing:
             cell.mark(took, place)
-        if topic.handlers or logs(DEBUG):
+        if topic.handlers or debug.get(DEBUG, True):
             report.tell(took, "ok")
         return result
 
@@ -60,7 +60,7 @@ def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
 
 
 def _measured_now(report: Report, clock: Callable[[], float], inner: Now) -> Now:
-    cell, counts, topic, logs = report.cell, report.cell.counts, report.topic, report.logs
+    cell, counts, topic, debug = report.cell, report.cell.counts, report.topic, report.debug
 
     def observed(argument: object, began: float) -> object:
         try:
@@ -73,7 +73,7 @@ def _measured_now(report: Report, clock: Callable[[], float], inner: Now) -> Now
         took = clock() - began
         cell.total += took
         counts[0 if took <= _FIRST else bisect_left(BOUNDS, took)] += 1
-        if topic.handlers or logs(DEBUG):
+        if topic.handlers or debug.get(DEBUG, True):
             report.tell(took, "ok")
         return result
 

@@ -20,7 +20,7 @@ class Report:
     Attributes:
         cell: The series of good calls, into which the observe layer writes directly.
         topic: Who wants an event.
-        logs: Whether the logger is enabled for a level.
+        debug: Whether a line may be wanted, as ``DEBUG: False`` where it is known that none is.
     """
 
     def __init__(self, operation: Operation, scope: Scope) -> None:
@@ -28,7 +28,8 @@ class Report:
         self._names = scope.service, scope.instance, scope.provider, operation.name
         self.cell = scope.environment.meter.cell(*self._names, "ok")
         self.topic = scope.environment.bus.topic(OperationFinished, scope.service, scope.instance)
-        self.logs = _STDLIB.isEnabledFor
+        # What `isEnabledFor` remembers, read without the call of it; were it not there, `tell` would see to it.
+        self.debug: dict[int, bool] = getattr(_STDLIB, "_cache", {})
 
     def failed(self, error: BaseException, took: float) -> BaseException:
         """Report a failure and return it; what no provider has classified is Internal."""
@@ -48,7 +49,7 @@ class Report:
         """Send the event and write the line, where somebody wants them."""
         service, instance, provider, operation = self._names
         self.topic.emit(OperationFinished(service, instance, provider, operation, outcome, took))
-        if self.logs(logging.DEBUG):
+        if _STDLIB.isEnabledFor(logging.DEBUG):
             fields = {"service": service, "instance": instance, "provider": provider}
             name = f"{service}.{operation}"
             _STDLIB.debug(Said(name, {**fields, "outcome": outcome, "seconds": round(took, 7)}))

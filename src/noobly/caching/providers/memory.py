@@ -54,14 +54,15 @@ class MemoryCache:
 
     def get_now(self, key: str, now: float, /) -> bytes | None:
         """See the protocol."""
-        found = self._entries.get(key)
+        entries = self._entries
+        found = entries.get(key)
         if found is None:
             return None
         data, end = found
         if end is not None and end <= now:
             self._remove(key)
             return None
-        self._entries.move_to_end(key)
+        entries.move_to_end(key)
         return data
 
     async def get_many(self, keys: Sequence[str], /) -> list[bytes | None]:
