@@ -131,6 +131,17 @@ async def test_through_the_cache_every_hit_is_counted_once_whether_somebody_list
         assert sum(environment.meter.cell("caching", "default", "memory", "get", "ok").counts) == 5
 
 
+async def test_keys_stay_apart_after_hits_whatever_marks_they_hold() -> None:
+    async with open_cache("memory://") as cache:
+        keys = ["a", "a\x1f", "a\x1f\x1f", "a\x1f\x1f\x1f\x1f", "a\x1fc"]
+        for number, key in enumerate(keys):
+            await cache.put(key, number)
+        for _ in range(3):
+            assert [await cache.get(key) for key in keys] == [0, 1, 2, 3, 4]
+        assert await cache.get("a\x1f\x1fc") is None
+        assert (await cache.stats()).total.hits == 15
+
+
 async def test_a_bad_key_is_refused_before_anything_is_read() -> None:
     environment = Environment()
     async with open_cache("memory://", environment=environment) as cache:

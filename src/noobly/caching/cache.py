@@ -10,7 +10,6 @@ from noobly.caching import hot, keyspace
 from noobly.caching.claims import Claims
 from noobly.caching.driver import CacheDriver
 from noobly.caching.entries import Claim, Entry, KeyPage, State, Value
-from noobly.caching.keyspace import LONGEST, MARK
 from noobly.caching.options import CacheOptions
 from noobly.caching.reading import MORE, Reader
 from noobly.caching.stats import CacheStats
@@ -46,7 +45,7 @@ class Cache(CacheSugar):
         self._driver = driver
         self._store = Store(driver, scope, options)
         self._reader = Reader(self._store, scope, options)
-        self._plain = self._reader.plain
+        self._plain, self._hits = self._reader.plain, self._reader.analytics.hits
         self._clock = scope.environment.clock.monotonic
         self._claims = Claims(self._store)
 
@@ -79,8 +78,8 @@ class Cache(CacheSugar):
         Raises:
             InvalidArgument: The key is bad, or the value is not of that type.
         """
-        good = key.__class__ is str and key.isascii() and MARK not in key and 0 < len(key) <= LONGEST
-        name, data = key if good else keyspace.check(key), None
+        # A key that was hit before has passed the check.
+        name, data = key if key.__class__ is str and key in self._hits else keyspace.check(key), None
         try:
             now = self._driver.get_now
             data = await self._driver.get(name) if now is None else now(name, self._clock())

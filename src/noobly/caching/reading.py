@@ -27,6 +27,7 @@ class Reader:
     def __init__(self, store: Store, scope: Scope, options: CacheOptions) -> None:
         self._store = store
         self._driver = store.driver
+        self._clock = scope.environment.clock.monotonic
         self._service, self._instance = service, instance = scope.service, scope.instance
         bus = scope.environment.bus
         self._bus = bus
@@ -113,7 +114,8 @@ class Reader:
         """Return an entry, fresh or stale, or None; only a fresh one counts as a hit."""
         data = None
         try:
-            data = await self._driver.get(name)
+            now = self._driver.get_now
+            data = await self._driver.get(name) if now is None else now(name, self._clock())
             if data is not None and (value := self.plain(key, data)) is not MORE:
                 return Entry(value=value)
             found = await self._store.examine(name, data) if data is not None else None

@@ -10,6 +10,7 @@ from operator import itemgetter
 import msgspec
 
 from noobly.caching.events import Computed, Miss, Removed
+from noobly.caching.keyspace import MARK
 from noobly.core.meter import Rows
 from noobly.core.scope import Scope
 
@@ -112,7 +113,8 @@ class Analytics:
     it as an event.
 
     Attributes:
-        hits: Hits by key that are not in the counts yet, which they enter many at a time.
+        hits: Hits by key that are not in the counts yet, which they enter many at a time. Only keys are in it that
+            the driver knows by the same text.
     """
 
     def __init__(self, scope: Scope, top_keys: int) -> None:
@@ -135,16 +137,22 @@ class Analytics:
 
     def hit(self, key: str) -> None:
         """Count a hit; a key that is in ``hits`` already may be counted there."""
+        if type(key) is not str or MARK in key:
+            self._enter({key: 1})
+            return
         if len(self.hits) >= _GATHERED:
             self._count_hits()
         self.hits[key] = self.hits.get(key, 0) + 1
 
     def _count_hits(self) -> None:
-        self._total.hits += sum(self.hits.values())
-        self._hot.add_all(self.hits)
-        for key, count in self.hits.items():
-            self._tally(key).hits += count
+        self._enter(self.hits)
         self.hits.clear()
+
+    def _enter(self, hits: Mapping[str, int]) -> None:
+        self._total.hits += sum(hits.values())
+        self._hot.add_all(hits)
+        for key, count in hits.items():
+            self._tally(key).hits += count
 
     def miss(self, event: Miss) -> None:
         """Count a miss."""
