@@ -26,7 +26,7 @@ from noobly.core.errors import (
 from noobly.core.events import OperationFinished
 from noobly.core.operation import capabilities, operations
 from noobly.layers.breaker import Circuit
-from noobly.testing import eventually
+from noobly.testing import FixedChance, eventually
 from noobly.testing.faults import Fault
 
 from .birds import Bird, BirdDriver, Can, Eagle, Nest
@@ -220,7 +220,38 @@ class TestBreaker:
         assert nest.circuit.state is Circuit.CLOSED
 
 
+class TestAttempt:
+    async def test_what_a_later_attempt_raises_is_classified_too(self) -> None:
+        nest = Nest(attempts=2, backoff=0.001)
+        nest.bird.raises = OSError("a storm")
+        with pytest.raises(Unavailable, match="the nest is gone: a storm") as raised:
+            await nest.driver.look("owl")
+        assert raised.value.__cause__ is nest.bird.raises
+        assert nest.faults.calls == {"look": 2}
+
+    async def test_it_keeps_its_place_and_its_deadline_while_it_pauses(self) -> None:
+        nest = Nest(attempts=2, backoff=60.0, backoff_cap=60.0, timeout=0.05, concurrency=1, waiting=0)
+        nest.environment.chance = FixedChance(0.5)
+        nest.faults.plan(Fault.TEMPORARY)
+        call = asyncio.ensure_future(nest.driver.look("owl"))
+        await eventually(lambda: nest.faults.calls)
+        with pytest.raises(RateLimited):
+            await nest.driver.look("jay")
+        with pytest.raises(DeadlineExceeded):
+            await call
+        assert await nest.driver.look("tit") == "tit sings"
+
+
 class TestValidate:
+    async def test_they_are_refused_as_such_while_the_circuit_is_open(self) -> None:
+        nest = Nest(attempts=1, breaker_failures=1, breaker_pause=10.0)
+        nest.faults.plan(Fault.TEMPORARY)
+        with pytest.raises(Unavailable):
+            await nest.driver.look("owl")
+        with pytest.raises(InvalidArgument):
+            await nest.driver.look("")
+        assert nest.circuit.state is Circuit.OPEN
+
     async def test_bad_arguments_never_reach_the_provider(self) -> None:
         nest = Nest()
         for bad in ("", "x" * 9, 5, None, "\ud800"):

@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noobly.caching.events import Computed, Hit, Miss, Removed, Stored
+from noobly.caching.events import Computed, Miss, Removed
 from noobly.caching.stats import NAMESPACES, Analytics, TopKeys, namespace
 from noobly.core.scope import Environment, Policy, Scope
 
@@ -63,7 +63,7 @@ def test_the_popular_ones_are_found_in_a_flood_of_rare_ones() -> None:
 def test_namespaces_are_bounded_and_nothing_is_lost() -> None:
     seen = analytics()
     for number in range(NAMESPACES + 500):
-        seen.hit(Hit(*WHERE, f"space{number}:key"))
+        seen.hit(f"space{number}:key")
     stats = seen.snapshot()
     assert len(stats.namespaces) == NAMESPACES + 1
     assert stats.namespaces["other"].hits == 500
@@ -72,10 +72,10 @@ def test_namespaces_are_bounded_and_nothing_is_lost() -> None:
 
 def test_every_event_has_its_place() -> None:
     seen = analytics()
-    seen.hit(Hit(*WHERE, "a:1"))
+    seen.hit("a:1")
     seen.miss(Miss(*WHERE, "a:2", "absent"))
     seen.miss(Miss(*WHERE, "b", "stale"))
-    seen.stored(Stored(*WHERE, "a:1", 100, 25))
+    seen.stored("a:1", 100, 25)
     seen.removed(Removed(*WHERE, ("a:1", "b")))
     seen.computed(Computed(*WHERE, "a:1", 0.5, "stored"))
     stats = seen.snapshot()
@@ -89,9 +89,9 @@ def test_every_event_has_its_place() -> None:
 
 def test_a_snapshot_does_not_change_afterwards() -> None:
     seen = analytics()
-    seen.hit(Hit(*WHERE, "a:1"))
+    seen.hit("a:1")
     before = seen.snapshot()
-    seen.hit(Hit(*WHERE, "a:1"))
+    seen.hit("a:1")
     assert (before.total.hits, before.namespaces["a"].hits) == (1, 1)
 
 
@@ -99,7 +99,7 @@ def test_reads_are_exposed_until_the_cache_closes() -> None:
     environment = Environment()
     scope = Scope(service="caching", instance="main", provider="memory", policy=Policy(), environment=environment)
     seen = Analytics(scope, 5)
-    seen.hit(Hit("caching", "main", "a:1"))
+    seen.hit("a:1")
     labels = {"instance": "main", "namespace": "a", "result": "hit"}
     registry = environment.meter.registry
     assert registry.get_sample_value("noobly_cache_reads_total", labels) == 1
@@ -112,7 +112,7 @@ def test_the_hottest_of_each_namespace() -> None:
     seen = analytics()
     for key, times in {"a:1": 5, "a:2": 9, "a:3": 1, "plain": 3, "other plain": 2, "third": 1}.items():
         for _ in range(times):
-            seen.hit(Hit(*WHERE, key))
+            seen.hit(key)
     assert seen.hot_by_namespace(2) == ["a:2", "a:1", "plain", "other plain"]
 
 

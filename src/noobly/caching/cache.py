@@ -10,9 +10,8 @@ from noobly.caching import hot, keyspace
 from noobly.caching.claims import Claims
 from noobly.caching.driver import CacheDriver
 from noobly.caching.entries import Claim, Entry, KeyPage, State, Value
-from noobly.caching.envelope import MORE, quick
 from noobly.caching.options import CacheOptions
-from noobly.caching.reading import Reader
+from noobly.caching.reading import MORE, Reader
 from noobly.caching.stats import CacheStats
 from noobly.caching.store import Store, tag_names
 from noobly.caching.sugar import CacheSugar
@@ -46,6 +45,8 @@ class Cache(CacheSugar):
         self._driver = driver
         self._store = Store(driver, scope, options)
         self._reader = Reader(self._store, scope, options)
+        self._plain, self._hits = self._reader.plain, self._reader.analytics.hits
+        self._clock = scope.environment.clock.monotonic
         self._claims = Claims(self._store)
 
     async def close(self) -> None:
@@ -77,12 +78,13 @@ class Cache(CacheSugar):
         Raises:
             InvalidArgument: The key is bad, or the value is not of that type.
         """
-        name, data = keyspace.check(key), None
+        # A key that was hit before has passed the check.
+        name, data = key if key.__class__ is str and key in self._hits else keyspace.check(key), None
         try:
-            data = await self._driver.get(name)
+            now = self._driver.get_now
+            data = await self._driver.get(name) if now is None else now(name, self._clock())
             # The commonest entry is settled here: each further coroutine would cost as much as the look-up itself.
-            if data is not None and type is object and (value := quick(data, key)) is not MORE:
-                self._reader.found(key)
+            if data is not None and type is object and (value := self._plain(key, data)) is not MORE:
                 return value
             return await self._reader.value(name, key, data, default, type)
         except Damaged:

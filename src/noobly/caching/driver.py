@@ -7,7 +7,7 @@ cannot take them. A key's namespace is what stands before its first colon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar, Protocol
 
 import msgspec
@@ -62,7 +62,7 @@ class CoreDriver(Driver, Protocol):
 
     service: ClassVar[str] = "caching"
 
-    @operation(idempotent=True)
+    @operation(idempotent=True, now="get_now")
     async def get(self, key: Key, /) -> bytes | None:
         """Return the bytes of an entry, or None."""
         ...
@@ -137,5 +137,16 @@ class CoreDriver(Driver, Protocol):
         ...
 
 
+class Immediate(Protocol):
+    """What a provider in this process may have besides ``get``, so that a hit costs no further coroutine."""
+
+    def get_now(self, key: str, now: float, /) -> bytes | None:
+        """Return the bytes of an entry at this time of the monotonic clock, or None."""
+        ...
+
+
 class CacheDriver(CoreDriver, Lists, Protocol):
     """A bound driver: the core operations, and the optional ones, which raise Unsupported where they are missing."""
+
+    get_now: Callable[[str, float], bytes | None] | None
+    """``Immediate.get_now`` in its layers; None where the provider does not have it, or a layer has to wait."""

@@ -19,18 +19,17 @@ import msgspec
 from noobly.caching.compression import Compressor, by_number, compressor
 from noobly.caching.entries import Value
 from noobly.caching.options import CacheOptions
-from noobly.core.codec import Codec, Damaged, decode, decode_json, encode
+from noobly.core.codec import Codec, Damaged, decode, encode
 from noobly.core.errors import TooLarge
 
 T = TypeVar("T")
 
 VERSION = 1
-MORE = object()
-"""What ``quick`` returns for an entry that it takes ``unpack`` to read."""
-
 _RAW = Codec.RAW
-_PLAIN_JSON = bytes((VERSION, Codec.JSON))
-_PLAIN_BYTES = bytes((VERSION, Codec.RAW))
+PLAIN_JSON = bytes((VERSION, Codec.JSON))
+PLAIN_BYTES = bytes((VERSION, Codec.RAW))
+"""How entries begin that are nothing but an uncompressed value, as most are."""
+
 _CODECS = tuple(Codec)
 _FACTS = 0x10
 _HEADERS = tuple(bytes((VERSION, flags)) for flags in range(_FACTS))
@@ -162,18 +161,6 @@ def _header(codec: Codec, number: int, facts: Facts | None) -> bytes:
         return _HEADERS[flags]
     packed = _FACTS_ENCODER.encode(facts)
     return bytes((VERSION, flags | _FACTS)) + len(packed).to_bytes(4, "big") + packed
-
-
-def quick(data: bytes, subject: str) -> object:
-    """Return the value of an entry that is nothing but one, uncompressed, as most are; ``MORE`` for others.
-
-    Raises:
-        Damaged: It is damaged.
-    """
-    head = data[:2]
-    if head == _PLAIN_JSON:
-        return decode_json(data[2:], subject)
-    return data[2:] if head == _PLAIN_BYTES else MORE
 
 
 def unpack(data: bytes) -> Opened | None:

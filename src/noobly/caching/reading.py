@@ -6,16 +6,19 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from noobly.caching.entries import Entry, State, Value
-from noobly.caching.envelope import MORE, quick
+from noobly.caching.envelope import PLAIN_BYTES, PLAIN_JSON
 from noobly.caching.events import Cleared, Computed, Hit, Invalidated, Miss, Removed, Stored
 from noobly.caching.options import CacheOptions
 from noobly.caching.stats import Analytics
 from noobly.caching.store import Store
-from noobly.core.codec import Damaged
+from noobly.core.codec import DECODE_JSON, UNREADABLE, Damaged, damaged
 from noobly.core.errors import NooblyError
 from noobly.core.scope import Scope
 
 D = TypeVar("D")
+
+MORE = object()
+"""What ``plain`` returns for an entry that there is more to than a value."""
 
 
 class Reader:
@@ -24,17 +27,17 @@ class Reader:
     def __init__(self, store: Store, scope: Scope, options: CacheOptions) -> None:
         self._store = store
         self._driver = store.driver
+        self._clock = scope.environment.clock.monotonic
         self._service, self._instance = service, instance = scope.service, scope.instance
         bus = scope.environment.bus
         self._bus = bus
         self._hits = bus.topic(Hit, service, instance)
         self._puts = bus.topic(Stored, service, instance)
         self.analytics = Analytics(scope, options.top_keys)
+        self._counts = self.analytics.hits
         where = {"service": service, "instance": instance}
         self._subscriptions = [
-            bus.subscribe(Hit, self.analytics.hit, **where),
             bus.subscribe(Miss, self.analytics.miss, **where),
-            bus.subscribe(Stored, self.analytics.stored, **where),
             bus.subscribe(Removed, self.analytics.removed, **where),
             bus.subscribe(Computed, self.analytics.computed, **where),
             self.analytics.close,
@@ -44,6 +47,29 @@ class Reader:
         """End the analytics."""
         for end in self._subscriptions:
             end()
+
+    def plain(self, key: str, data: bytes) -> object:
+        """Return the value of an entry that is nothing but one, uncompressed, and count the hit; ``MORE`` for others.
+
+        Raises:
+            Damaged: It is damaged.
+        """
+        head = data[:2]
+        if head == PLAIN_JSON:
+            try:
+                value = DECODE_JSON(data[2:])
+            except UNREADABLE as error:
+                raise damaged(key, error) from error
+        elif head == PLAIN_BYTES:
+            value = data[2:]
+        else:
+            return MORE
+        hits = self._counts
+        if key in hits and not self._hits.handlers:
+            hits[key] += 1
+        else:
+            self.found(key)
+        return value
 
     async def value(self, name: str, key: str, data: bytes | None, default: D, type: type[object]) -> object | D:
         """Return what stored bytes are worth to a caller, or the default.
@@ -88,9 +114,9 @@ class Reader:
         """Return an entry, fresh or stale, or None; only a fresh one counts as a hit."""
         data = None
         try:
-            data = await self._driver.get(name)
-            if data is not None and (value := quick(data, key)) is not MORE:
-                self.found(key)
+            now = self._driver.get_now
+            data = await self._driver.get(name) if now is None else now(name, self._clock())
+            if data is not None and (value := self.plain(key, data)) is not MORE:
                 return Entry(value=value)
             found = await self._store.examine(name, data) if data is not None else None
             if found is None:
@@ -107,7 +133,8 @@ class Reader:
         return entry
 
     def found(self, key: str) -> None:
-        """Announce a hit."""
+        """Count and announce a hit."""
+        self.analytics.hit(key)
         if self._hits.handlers:
             self._hits.emit(Hit(self._service, self._instance, key))
 
@@ -128,7 +155,8 @@ class Reader:
         return self._missed(key, "damaged", default)
 
     def stored(self, key: str, size: int, stored: int) -> None:
-        """Announce a put."""
+        """Count and announce a put."""
+        self.analytics.stored(key, size, stored)
         if self._puts.handlers:
             self._puts.emit(Stored(self._service, self._instance, key, size, stored))
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from heapq import nlargest
 from operator import itemgetter
 
 import msgspec
 
-from noobly.caching.events import Computed, Hit, Miss, Removed, Stored
+from noobly.caching.events import Computed, Miss, Removed
+from noobly.caching.keyspace import MARK
 from noobly.core.meter import Rows
 from noobly.core.scope import Scope
 
 NAMESPACES = 1000
 """Namespaces that are counted apart; later ones are counted as ``other``."""
 
-_BATCH = 4096
+_GATHERED = 4096
+"""Keys whose hits are gathered before they are counted."""
+
 _HELP = "Cache reads by namespace and result."
 _count = itemgetter(1)
 _SLACK = 8
@@ -84,13 +88,15 @@ class TopKeys:
         self._most = size * _SLACK
         self.counts: dict[str, int] = {}
 
-    def add(self, key: str, count: int = 1) -> None:
+    def add(self, key: str) -> None:
         """Count a key."""
+        self.add_all({key: 1})
+
+    def add_all(self, more: Mapping[str, int]) -> None:
+        """Count keys as often as it says."""
         counts = self.counts
-        if key in counts:
-            counts[key] += count
-            return
-        counts[key] = count
+        for key, count in more.items():
+            counts[key] = counts.get(key, 0) + count
         if len(counts) > self._most:
             self.counts = dict(sorted(counts.items(), key=_count, reverse=True)[: self._most // 2])
 
@@ -101,14 +107,22 @@ class TopKeys:
 
 
 class Analytics:
-    """Subscribes to the events of one cache and keeps its counts; nothing else in the suite counts hits."""
+    """The counts of one cache; nothing else in the suite counts hits.
+
+    Hits and puts, the hot path, are told to it directly, for an event costs more than to count it; all else reaches
+    it as an event.
+
+    Attributes:
+        hits: Hits by key that are not in the counts yet, which they enter many at a time. Only keys are in it that
+            the driver knows by the same text.
+    """
 
     def __init__(self, scope: Scope, top_keys: int) -> None:
         self._scope = scope
         self._total = Tally()
         self._namespaces: dict[str, Tally] = {}
         self._hot, self._missed = TopKeys(top_keys), TopKeys(top_keys)
-        self._pending: list[str] = []
+        self.hits: dict[str, int] = {}
         self._reasons: Counter[str] = Counter()
         self._computed: Counter[str] = Counter()
         self._bytes_put = self._bytes_stored = 0
@@ -121,17 +135,23 @@ class Analytics:
             yield (self._scope.instance, name, "hit"), tally.hits
             yield (self._scope.instance, name, "miss"), tally.misses
 
-    def hit(self, event: Hit) -> None:
-        """Count a hit; hits are the hot path, so they are gathered and counted some thousands at a time."""
-        self._pending.append(event.key)
-        if len(self._pending) >= _BATCH:
+    def hit(self, key: str) -> None:
+        """Count a hit; a key that is in ``hits`` already may be counted there."""
+        if type(key) is not str or MARK in key:
+            self._enter({key: 1})
+            return
+        if len(self.hits) >= _GATHERED:
             self._count_hits()
+        self.hits[key] = self.hits.get(key, 0) + 1
 
     def _count_hits(self) -> None:
-        pending, self._pending = self._pending, []
-        self._total.hits += len(pending)
-        for key, count in Counter(pending).items():
-            self._hot.add(key, count)
+        self._enter(self.hits)
+        self.hits.clear()
+
+    def _enter(self, hits: Mapping[str, int]) -> None:
+        self._total.hits += sum(hits.values())
+        self._hot.add_all(hits)
+        for key, count in hits.items():
             self._tally(key).hits += count
 
     def miss(self, event: Miss) -> None:
@@ -141,12 +161,12 @@ class Analytics:
         self._missed.add(event.key)
         self._tally(event.key).misses += 1
 
-    def stored(self, event: Stored) -> None:
-        """Count a put."""
+    def stored(self, key: str, size: int, stored: int) -> None:
+        """Count a put of a value with so many bytes before compression and after."""
         self._total.puts += 1
-        self._bytes_put += event.size
-        self._bytes_stored += event.stored
-        self._tally(event.key).puts += 1
+        self._bytes_put += size
+        self._bytes_stored += stored
+        self._tally(key).puts += 1
 
     def removed(self, event: Removed) -> None:
         """Count deletions."""
@@ -159,10 +179,11 @@ class Analytics:
         self._computed[event.outcome] += 1
 
     def _tally(self, key: str) -> Tally:
-        name = namespace(key)
-        found = self._namespaces.get(name)
+        name, colon, _ = key.partition(":")
+        found = self._namespaces.get(name if colon else "")
         if found is not None:
             return found
+        name = name if colon else ""
         if len(self._namespaces) >= NAMESPACES:
             name = "other"
         return self._namespaces.setdefault(name, Tally())

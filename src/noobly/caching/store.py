@@ -66,6 +66,7 @@ class Store:
             ttl=options.ttl, sliding=None, grace=options.grace, refresh_ahead=options.refresh_ahead, tags=()
         )
         self._spreads = bool(options.jitter)
+        self._last: tuple[Seconds | None, Keep] = None, self._usual
 
     def keep(
         self,
@@ -82,8 +83,8 @@ class Store:
         Raises:
             InvalidArgument: A length of time, share or tag is out of range.
         """
-        if ttl is sliding is grace is jitter is refresh_ahead is None and tags == () and not self._spreads:
-            return self._usual
+        if sliding is grace is jitter is refresh_ahead is None and tags == () and not self._spreads:
+            return self._usual if ttl is None else self._for(ttl)
         life = seconds(ttl, "ttl") or self.options.ttl
         spread = share(jitter, "jitter")
         spread = self.options.jitter if spread is None else spread
@@ -97,6 +98,14 @@ class Store:
             refresh_ahead=self.options.refresh_ahead if ahead is None else ahead,
             tags=tag_names(tags),
         )
+
+    def _for(self, ttl: Seconds) -> Keep:
+        """Return how to keep an entry with this ttl; programs have few, so the last one is remembered."""
+        last, keep = self._last
+        if ttl is not last:
+            keep = msgspec.structs.replace(self._usual, ttl=seconds(ttl, "ttl"))
+            self._last = ttl, keep
+        return keep
 
     async def write(self, key: str, value: object, keep: Keep) -> tuple[int, int]:
         """Put an entry; return its bytes before and after compression."""

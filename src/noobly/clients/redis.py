@@ -7,7 +7,6 @@ who shares the connection; they need one of their own.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeAlias
@@ -15,6 +14,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from noobly.clients.redis_reply import Arg, Command, Execute, RedisReplyError, Reply, classify
+from noobly.clients.redis_script import RedisScript, run_script
 from noobly.clients.redis_wire import RedisWire
 from noobly.core.clock import Chance, system_chance
 from noobly.core.errors import Closed, ConfigError, Internal, NooblyError, Unavailable, Unsupported
@@ -73,16 +73,6 @@ class RedisOptions(msgspec.Struct, frozen=True, kw_only=True):
         return ("HELLO", 3, *login, *(("SETNAME", self.client_name) if self.client_name else ()))
 
 
-class RedisScript:
-    """A Lua script and its digest, computed once."""
-
-    __slots__ = ("sha", "source")
-
-    def __init__(self, source: str) -> None:
-        self.source = source
-        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-
-
 Resolver: TypeAlias = Callable[[], Awaitable[RedisAddress]]
 PushHandler: TypeAlias = Callable[[list[Reply]], None]
 ConnectHandler: TypeAlias = Callable[[Execute], Awaitable[None]]
@@ -100,21 +90,14 @@ class RedisClient(Protocol):
     async def execute(self, *args: Arg) -> Reply:
         """Return the reply to one command."""
 
+    def submit(self, command: Command) -> Awaitable[Reply]:
+        """Return the future reply to one command, which must be awaited at once; it costs no coroutine."""
+
     async def execute_many(self, commands: Sequence[Command]) -> list[Reply | RedisReplyError]:
         """Return the replies to all commands in order, an error in its place."""
 
     async def script(self, script: RedisScript, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
         """Return what a Lua script gives."""
-
-
-async def run_script(on: RedisClient, script: RedisScript, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
-    """Return what a script gives, sending its source only where the server does not know its digest."""
-    try:
-        return await on.execute("EVALSHA", script.sha, len(keys), *keys, *args)
-    except RedisReplyError as error:
-        if error.code != "NOSCRIPT":
-            raise
-    return await on.execute("EVAL", script.source, len(keys), *keys, *args)
 
 
 class RedisConnection:
@@ -192,6 +175,10 @@ class RedisConnection:
         wire = self._wire or await self._ready()
         return await wire.submit(args)
 
+    def submit(self, command: Command) -> Awaitable[Reply]:
+        """See ``RedisClient``; raises as ``execute``, now or when it is awaited."""
+        return self.execute(*command) if self._wire is None else self._wire.submit(command)
+
     async def execute_many(self, commands: Sequence[Command]) -> list[Reply | RedisReplyError]:
         """Return the replies to commands sent together, an error in its place; else raises as ``execute``."""
         if not commands:
@@ -201,7 +188,7 @@ class RedisConnection:
 
     async def script(self, script: RedisScript, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
         """Return what a Lua script gives; raises as ``execute``."""
-        return await run_script(self, script, keys, args)
+        return await run_script(self.execute, script, keys, args)
 
     async def _ready(self) -> RedisWire:
         while (wire := self._wire) is None:

@@ -7,7 +7,7 @@ keys; redis-py follows its slots and redirections, with its own retry switched o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from noobly.clients.redis import (
@@ -16,10 +16,10 @@ from noobly.clients.redis import (
     RedisOptions,
     RedisScript,
     Resolver,
-    run_script,
 )
 from noobly.clients.redis_cluster import CONNECTIONS_PER_NODE, in_place, new_cluster, translated
 from noobly.clients.redis_reply import Arg, Command, RedisReplyError, Reply, classify
+from noobly.clients.redis_script import run_script
 from noobly.core.errors import Closed, ConfigError, NooblyError, Unavailable
 
 if TYPE_CHECKING:
@@ -123,6 +123,10 @@ class ClusterClient:
             except Exception as error:
                 raise translated(error) from error
 
+    def submit(self, command: Command) -> Awaitable[Reply]:
+        """Return the reply to one command; raises as ``execute``."""
+        return self.execute(*command)
+
     @property
     def primaries(self) -> int:
         """How many primaries there are; 0 while it is not open."""
@@ -164,7 +168,7 @@ class ClusterClient:
 
     async def script(self, script: RedisScript, keys: Sequence[Arg], args: Sequence[Arg]) -> Reply:
         """Return what a Lua script gives; raises as ``execute``."""
-        return await run_script(self, script, keys, args)
+        return await run_script(self.execute, script, keys, args)
 
     def _open(self) -> RedisCluster:
         if self._cluster is None:

@@ -6,14 +6,20 @@ All work is done here, once per operation, so that a call costs no more than the
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from inspect import iscoroutinefunction
 from typing import TypeVar, cast
+
+from msgspec.structs import replace
 
 from noobly.core.errors import Closed, Unsupported
 from noobly.core.operation import Call, Driver, Operation, operations
 
 P = TypeVar("P", bound=Driver)
 Layer = Callable[[Operation, Driver, Call], Call]
-"""Wraps the inner call of one operation; may return it unchanged where it has nothing to do."""
+"""Wraps the inner call of one operation; may return it unchanged where it has nothing to do.
+
+For an immediate form it returns a plain function, or a coroutine function where it has to wait.
+"""
 
 
 class Bound:
@@ -40,6 +46,8 @@ def bind(protocol: type[P], driver: P, layers: Sequence[Layer]) -> P:
     bound = Bound(driver)
     for declared in operations(protocol):
         setattr(bound, declared.name, wrap(declared, driver, _bare(declared, driver), layers))
+        if declared.now is not None:
+            setattr(bound, declared.now, _immediate(declared, driver, getattr(driver, declared.now, None), layers))
     return cast(P, bound)
 
 
@@ -48,6 +56,16 @@ def wrap(declared: Operation, driver: Driver, call: Call, layers: Sequence[Layer
     for layer in reversed(layers):
         call = layer(declared, driver, call)
     return call
+
+
+def _immediate(declared: Operation, driver: Driver, call: Call | None, layers: Sequence[Layer]) -> Call | None:
+    """Return an immediate form wrapped in the layers, or None where there is none or one of them has to wait."""
+    declared = replace(declared, checks=(), immediate=True)
+    for layer in reversed(layers):
+        if call is None or iscoroutinefunction(call):
+            return None
+        call = layer(declared, driver, call)
+    return None if iscoroutinefunction(call) else call
 
 
 def _bare(declared: Operation, driver: Driver) -> Call:
@@ -71,3 +89,5 @@ def seal(bound: object, protocol: type[object], message: str) -> None:
 
     for declared in operations(protocol):
         setattr(bound, declared.name, closed)
+        if declared.now is not None:
+            setattr(bound, declared.now, closed)

@@ -63,6 +63,8 @@ def seconds(value: Seconds | None, name: str) -> float | None:
     """
     if value is None:
         return None
+    if (type(value) is int or type(value) is float) and 0 < value < 1e10:
+        return float(value)
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, int | float):
         raise InvalidArgument(f"{name} must be seconds or a timedelta, not {type(value).__name__}")

@@ -40,19 +40,16 @@ _ENCODERS: dict[Codec, Encode] = {
 }
 
 
-_DECODE_JSON = msgspec.json.Decoder().decode
+DECODE_JSON: Callable[[bytes], object] = msgspec.json.Decoder().decode
+"""The hot path of ``decode``: JSON of any type, for callers that make a ``damaged`` of what is ``UNREADABLE``."""
+
+UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+"""What decoding raises for damaged bytes."""
 
 
-def decode_json(data: bytes, subject: str) -> object:
-    """Return what some JSON bytes hold: the hot path of ``decode``, for any type.
-
-    Raises:
-        Damaged: The bytes are.
-    """
-    try:
-        return cast(object, _DECODE_JSON(data))
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Damaged(f"the stored value of {subject} is damaged: {error}") from error
+def damaged(subject: str, error: Exception) -> Damaged:
+    """Return the error for bytes that could not be decoded."""
+    return Damaged(f"the stored value of {subject} is damaged: {error}")
 
 
 def encode(value: object, codec: Codec, subject: str) -> bytes:
@@ -104,5 +101,5 @@ def decode(data: Data, codec: Codec, type: type[T], subject: str) -> T:
     except msgspec.ValidationError as error:
         wanted = getattr(type, "__name__", str(type))
         raise InvalidArgument(f"the value of {subject} is not a {wanted}: {error}") from error
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Damaged(f"the stored value of {subject} is damaged: {error}") from error
+    except UNREADABLE as error:
+        raise damaged(subject, error) from error

@@ -12,6 +12,8 @@ from noobly.core.checks import Check, Limits
 from noobly.core.errors import NooblyError
 
 Call = Callable[..., Awaitable[object]]
+Now = Callable[[object, float], object]
+"""The immediate form of a call: it takes its argument and when it began."""
 Method = TypeVar("Method", bound=Callable[..., Awaitable[object]])
 
 MARK = "__noobly_operation__"
@@ -26,6 +28,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         idempotent: Doing it twice is the same as once, so it may be retried.
         needs: The capability a provider must have, or None for core operations.
         checks: Position, name and check of each argument that has one.
+        now: The name of its immediate form, which a provider may have; None where it has none.
+        immediate: This is the immediate form: the inner call gives its result at once, not an awaitable.
     """
 
     service: str
@@ -33,6 +37,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     idempotent: bool
     needs: Capability | None = None
     checks: tuple[tuple[int, str, Check], ...] = ()
+    now: str | None = None
+    immediate: bool = False
 
 
 class Driver(Protocol):
@@ -59,18 +65,24 @@ class Classifier(Protocol):
 class _Mark(msgspec.Struct, frozen=True):
     idempotent: bool
     needs: Capability | None
+    now: str | None
 
 
-def operation(*, idempotent: bool, needs: Capability | None = None) -> Callable[[Method], Method]:
+def operation(
+    *, idempotent: bool, needs: Capability | None = None, now: str | None = None
+) -> Callable[[Method], Method]:
     """Declare a method of a driver protocol as an operation.
 
     Args:
         idempotent: It may be sent again after a temporary error.
         needs: The capability that having this method means; None for an operation that every provider has.
+        now: The name of its immediate form, for the hottest reads: a plain method that providers in this process may
+            have besides. It takes one argument, which the portable type has checked, and when the call began on the
+            environment's monotonic clock. A bound driver has None there if the provider has none, or a layer must wait.
     """
 
     def mark(method: Method) -> Method:
-        setattr(method, MARK, _Mark(idempotent, needs))
+        setattr(method, MARK, _Mark(idempotent, needs, now))
         return method
 
     return mark
@@ -93,6 +105,7 @@ def operations(protocol: type) -> tuple[Operation, ...]:
                     idempotent=mark.idempotent,
                     needs=mark.needs,
                     checks=tuple(_checks(member)),
+                    now=mark.now,
                 )
     return tuple(found.values())
 

@@ -1,8 +1,8 @@
 """What every call of every service goes through, written once.
 
-The order, outermost first: observe (with the final outcome), circuit breaker (so that a missed deadline counts as a
-failure), deadline (the whole call), limit, validate, require, retry (inside the deadline, so that attempts are counted
-once), classify, provider.
+The order, outermost first: observe (with the final outcome), validate, require, guard, provider. Guard is what bounds
+and repeats calls that leave the process, outermost first: circuit breaker (so that a missed deadline counts as a
+failure), deadline (of the whole call), limit, attempts (inside the deadline), classify.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ from collections.abc import Sequence
 
 from noobly.core.binding import Layer
 from noobly.core.scope import Scope
-from noobly.layers.breaker import Breaker, breaker
-from noobly.layers.classify import classify
-from noobly.layers.deadline import deadline
-from noobly.layers.limit import limit
+from noobly.layers.breaker import Breaker
+from noobly.layers.guard import guard
 from noobly.layers.observe import observe
 from noobly.layers.require import require
-from noobly.layers.retry import retry
 from noobly.layers.validate import validate
 
 __all__ = ["Breaker", "default_stack"]
@@ -33,12 +30,8 @@ def default_stack(scope: Scope, circuit: Breaker, *, inner: Sequence[Layer] = ()
     """
     return [
         observe(scope),
-        breaker(circuit),
-        deadline(scope),
-        limit(scope),
         validate(),
         require(),
-        retry(scope),
-        classify(),
+        guard(scope, circuit),
         *inner,
     ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from noobly.core.binding import Layer
 from noobly.core.errors import Closed, InvalidArgument, NooblyError, RateLimited, TooLarge, Unavailable, Unsupported
-from noobly.core.operation import Call, Driver, Operation
 from noobly.core.scope import Scope
 
 _REFUSED = (Closed, InvalidArgument, RateLimited, TooLarge, Unsupported)
@@ -61,35 +59,11 @@ class Breaker:
             self._opened = self._clock.monotonic()
             self._gauge.set(1)
 
-
-def breaker(circuit: Breaker) -> Layer:
-    """Guard the calls of one instance with its circuit; in-process providers have none."""
-
-    def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
-        if driver.in_process:
-            return inner
-
-        async def guarded(*args: object) -> object:
-            if circuit.state is not Circuit.CLOSED:
-                circuit.admit()
-            try:
-                result = await inner(*args)
-            except BaseException as error:
-                _judge(error, circuit)
-                raise
-            if circuit.failures:
-                circuit.succeeded()
-            return result
-
-        return guarded
-
-    return layer
-
-
-def _judge(error: BaseException, circuit: Breaker) -> None:
-    if isinstance(error, _REFUSED) or not isinstance(error, NooblyError):
-        circuit.abandoned()
-    elif error.temporary:
-        circuit.failed()
-    elif circuit.failures:
-        circuit.succeeded()
+    def judge(self, error: BaseException) -> None:
+        """Take note of how a call failed."""
+        if isinstance(error, _REFUSED) or not isinstance(error, NooblyError):
+            self.abandoned()
+        elif error.temporary:
+            self.failed()
+        elif self.failures:
+            self.succeeded()

@@ -7,43 +7,53 @@ from itertools import takewhile
 
 import msgspec
 
-from noobly.core.binding import Layer
 from noobly.core.errors import DeadlineExceeded
-from noobly.core.operation import Call, Driver, Operation
-from noobly.core.scope import Scope
 
 _TICKS = 20
 """The sweep runs this often within one timeout, so a call may last 1/20 longer than it should."""
 
 
-class _Watched(msgspec.Struct, eq=False):
+class Watched(msgspec.Struct, eq=False):
+    """A call under way, and how often its task was asked to end before it began."""
+
     task: asyncio.Task[object] | None
     cancelling: int
     due: float
     expired: bool = False
 
 
-class _Sweep:
+class Sweep:
     """Cancels calls whose time is over, the first one first; ``loop`` is where the next sweep is planned, if any."""
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self.calls: dict[_Watched, None] = {}
+        self.calls: dict[Watched, None] = {}
         self.loop: asyncio.AbstractEventLoop | None = None
 
-    def watch(self) -> _Watched:
+    def watch(self) -> Watched:
+        """Begin to watch the current task's call, until it is taken out of ``calls``."""
         loop = self.loop or self.begin()
         task = asyncio.current_task(loop)
-        watched = _Watched(task, task.cancelling() if task else 0, loop.time() + self.timeout)
+        watched = Watched(task, task.cancelling() if task else 0, loop.time() + self.timeout)
         self.calls[watched] = None
         return watched
 
+    def missed(self, watched: Watched, error: BaseException, operation: str) -> DeadlineExceeded | None:
+        """Return what a call's error really is if the sweep ended it; None if something else did."""
+        if not (watched.expired and watched.task and isinstance(error, asyncio.CancelledError)):
+            return None
+        if watched.task.uncancel() > watched.cancelling:
+            return None
+        return DeadlineExceeded(f"{operation} took over {self.timeout} s")
+
     def begin(self) -> asyncio.AbstractEventLoop:
+        """Plan the next sweep."""
         self.loop = loop = asyncio.get_running_loop()
         loop.call_later(self.timeout / _TICKS, self.sweep, loop)
         return loop
 
     def sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """End the calls whose time is over."""
         now = loop.time()
         for watched in list(takewhile(lambda call: call.due <= now, self.calls)):
             del self.calls[watched]
@@ -53,28 +63,3 @@ class _Sweep:
         self.loop = None
         if self.calls:
             self.begin()
-
-
-def deadline(scope: Scope) -> Layer:
-    """Bound each call, retries included; in-process providers need none."""
-    sweep = _Sweep(scope.policy.timeout)
-    watch, forget = sweep.watch, sweep.calls.pop
-
-    def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
-        if driver.in_process:
-            return inner
-
-        async def bounded(*args: object) -> object:
-            watched = watch()
-            try:
-                return await inner(*args)
-            except asyncio.CancelledError as error:
-                if watched.expired and watched.task and watched.task.uncancel() <= watched.cancelling:
-                    raise DeadlineExceeded(f"{operation.name} took over {sweep.timeout} s") from error
-                raise
-            finally:
-                forget(watched, None)
-
-        return bounded
-
-    return layer

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from noobly.core.binding import Layer
 from noobly.core.errors import RateLimited
-from noobly.core.operation import Call, Driver, Operation
-from noobly.core.scope import Scope
 
 
-class _Gate:
+class Gate:
     """Places for calls; one that is given up goes to the call that has waited longest.
 
     ``asyncio.Semaphore`` costs three times as much on the way that nearly all calls take, where a place is free.
@@ -23,6 +20,11 @@ class _Gate:
         self.waiters: deque[asyncio.Future[None]] = deque()
 
     async def wait(self) -> None:
+        """Wait for a place and take it.
+
+        Raises:
+            RateLimited: Too many calls are waiting.
+        """
         if len(self.waiters) >= self.most:
             raise RateLimited("too many calls are waiting for this provider; slow down or raise `concurrency`")
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -37,35 +39,10 @@ class _Gate:
             raise
 
     def leave(self) -> None:
+        """Give a place back."""
         for place in self.waiters:
             if not place.done():
                 self.waiters.remove(place)
                 place.set_result(None)
                 return
         self.free += 1
-
-
-def limit(scope: Scope) -> Layer:
-    """Let at most ``policy.concurrency`` calls through at once; in-process providers are not limited."""
-    gate = _Gate(scope.policy.concurrency, scope.policy.waiting)
-
-    def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
-        if driver.in_process:
-            return inner
-
-        async def limited(*args: object) -> object:
-            if gate.free:
-                gate.free -= 1
-            else:
-                await gate.wait()
-            try:
-                return await inner(*args)
-            finally:
-                if gate.waiters:
-                    gate.leave()
-                else:
-                    gate.free += 1
-
-        return limited
-
-    return layer

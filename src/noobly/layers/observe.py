@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from bisect import bisect_left
 from collections.abc import Callable
+from logging import DEBUG
 from time import perf_counter
+from typing import cast
 
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind
 
 from noobly.core.binding import Layer
-from noobly.core.errors import NooblyError
-from noobly.core.events import OperationFinished
-from noobly.core.journal import Said
 from noobly.core.meter import BOUNDS
-from noobly.core.operation import Call, Driver, Operation
+from noobly.core.operation import Call, Driver, Now, Operation
 from noobly.core.scope import Scope
-from noobly.layers.classify import unknown
+from noobly.layers.report import Report
+from noobly.layers.spans import traced
 
-_STDLIB = logging.getLogger("noobly.operation")
+_FIRST = BOUNDS[0]
 
 
 def observe(scope: Scope) -> Layer:
@@ -27,24 +25,24 @@ def observe(scope: Scope) -> Layer:
     tracing = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
     def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
-        measured = _measured(operation, scope, inner, tracing=tracing)
-        return _traced(operation, scope, measured) if tracing else measured
+        report = Report(operation, scope)
+        if operation.immediate and not tracing:
+            return cast(Call, _measured_now(report, scope.environment.clock.monotonic, cast(Now, inner)))
+        measured = _measured(report, inner, tracing=tracing)
+        return traced(operation, scope, measured) if tracing else measured
 
     return layer
 
 
-def _measured(operation: Operation, scope: Scope, inner: Call, *, tracing: bool) -> Call:
-    cell = scope.environment.meter.cell(scope.service, scope.instance, scope.provider, operation.name, "ok")
-    counts, logs, debug = cell.counts, _STDLIB.isEnabledFor, logging.DEBUG
-    topic = scope.environment.bus.topic(OperationFinished, scope.service, scope.instance)
-    tell = _teller(operation, scope)
+def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
+    cell, counts, topic, debug = report.cell, report.cell.counts, report.topic, report.debug
 
     async def observed(*args: object) -> object:
         began = perf_counter()
         try:
             result = await inner(*args)
         except BaseException as error:
-            failure = _failed(error, operation, scope, tell, perf_counter() - began)
+            failure = report.failed(error, perf_counter() - began)
             if failure is error:
                 raise
             raise failure from error
@@ -54,49 +52,29 @@ def _measured(operation: Operation, scope: Scope, inner: Call, *, tracing: bool)
         counts[place] += 1
         if tracing:
             cell.mark(took, place)
-        if topic.handlers or logs(debug):
-            tell(took, "ok")
+        if topic.handlers or debug.get(DEBUG, True):
+            report.tell(took, "ok")
         return result
 
     return observed
 
 
-def _failed(
-    error: BaseException, operation: Operation, scope: Scope, tell: Callable[[float, str], None], took: float
-) -> BaseException:
-    """Report a failure and return it; what no provider has classified is Internal."""
-    if isinstance(error, Exception) and not isinstance(error, NooblyError):
-        error = unknown(error, operation, scope.provider)
-    outcome = "cancelled"
-    if isinstance(error, NooblyError):
-        outcome = error.code
-        error.service, error.operation = scope.service, operation.name
-        error.provider = error.provider or scope.provider
-    names = (scope.service, scope.instance, scope.provider, operation.name)
-    scope.environment.meter.cell(*names, outcome).add(took)
-    tell(took, outcome)
-    return error
+def _measured_now(report: Report, clock: Callable[[], float], inner: Now) -> Now:
+    cell, counts, topic, debug = report.cell, report.cell.counts, report.topic, report.debug
 
+    def observed(argument: object, began: float) -> object:
+        try:
+            result = inner(argument, began)
+        except BaseException as error:
+            failure = report.failed(error, clock() - began)
+            if failure is error:
+                raise
+            raise failure from error
+        took = clock() - began
+        cell.total += took
+        counts[0 if took <= _FIRST else bisect_left(BOUNDS, took)] += 1
+        if topic.handlers or debug.get(DEBUG, True):
+            report.tell(took, "ok")
+        return result
 
-def _teller(operation: Operation, scope: Scope) -> Callable[[float, str], None]:
-    bus, name = scope.environment.bus, f"{scope.service}.{operation.name}"
-
-    def tell(took: float, outcome: str) -> None:
-        bus.emit(OperationFinished(scope.service, scope.instance, scope.provider, operation.name, outcome, took))
-        if _STDLIB.isEnabledFor(logging.DEBUG):
-            fields = {"service": scope.service, "instance": scope.instance, "provider": scope.provider}
-            _STDLIB.debug(Said(name, {**fields, "outcome": outcome, "seconds": round(took, 7)}))
-
-    return tell
-
-
-def _traced(operation: Operation, scope: Scope, inner: Call) -> Call:
-    tracer = trace.get_tracer("noobly")
-    name = f"{scope.service}.{operation.name}"
-    attributes = {"noobly.instance": scope.instance, "noobly.provider": scope.provider}
-
-    async def traced(*args: object) -> object:
-        with tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=attributes):
-            return await inner(*args)
-
-    return traced
+    return observed

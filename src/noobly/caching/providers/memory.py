@@ -50,14 +50,19 @@ class MemoryCache:
 
     async def get(self, key: str, /) -> bytes | None:
         """See the protocol."""
-        found = self._entries.get(key)
+        return self.get_now(key, self._now())
+
+    def get_now(self, key: str, now: float, /) -> bytes | None:
+        """See the protocol."""
+        entries = self._entries
+        found = entries.get(key)
         if found is None:
             return None
         data, end = found
-        if end is not None and end <= self._now():
+        if end is not None and end <= now:
             self._remove(key)
             return None
-        self._entries.move_to_end(key)
+        entries.move_to_end(key)
         return data
 
     async def get_many(self, keys: Sequence[str], /) -> list[bytes | None]:
@@ -146,9 +151,9 @@ class MemoryCache:
         self._bytes = 0
 
     def _store(self, key: str, data: bytes, end: float | None) -> None:
-        self._remove(key)
+        before = self._entries.pop(key, None)
         self._entries[key] = (data, end)
-        self._bytes += len(key) + len(data) + _OVERHEAD
+        self._bytes += len(data) - len(before[0]) if before else len(key) + len(data) + _OVERHEAD
         if end is not None:
             heappush(self._ends, (end, key))
         if self._ends:

@@ -90,7 +90,7 @@ class RedisCache:
 
     async def get(self, key: str, /) -> bytes | None:
         """See the protocol."""
-        return cast("bytes | None", await self._client.execute("GET", self._prefix + key))
+        return cast("bytes | None", await self._client.submit(("GET", self._prefix + key)))
 
     async def get_many(self, keys: Sequence[str], /) -> list[bytes | None]:
         """See the protocol."""
@@ -109,7 +109,7 @@ class RedisCache:
 
     async def put(self, key: str, data: bytes, ttl: float | None, /) -> None:
         """See the protocol."""
-        await self._client.execute(*self._set(key, data, ttl))
+        await self._client.submit(self._set(key, data, ttl))
 
     async def put_many(self, entries: Sequence[tuple[str, bytes]], ttl: float | None, /) -> None:
         """See the protocol."""
