@@ -18,7 +18,7 @@ PageSize = Annotated[int, Whole(1, 10_000)]
 BatchId = Annotated[str, Text(1, 64)]
 
 
-class Line(msgspec.Struct, frozen=True, array_like=True):
+class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One record on its way into a store.
 
     Args:

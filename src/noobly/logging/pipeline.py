@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 
+import msgspec
 from opentelemetry.context import Context as TraceContext
 from opentelemetry.context import get_current as current_trace
 
@@ -238,8 +239,8 @@ class Pipeline:
         if due:
             self._due.set()
 
-    def _snapshot(self, attributes: dict[str, object]) -> bytes:
-        return encode(self._redactor.clean(attributes))
+    def _snapshot(self, attributes: dict[str, object]) -> msgspec.Raw:
+        return msgspec.Raw(encode(self._redactor.clean(attributes)))
 
     def _spill(self, items: Sequence[Item]) -> None:
         self.delivery.spill(self._lines(items))
@@ -273,6 +274,9 @@ class Pipeline:
 
 def _batches(lines: Sequence[Line], limit: int) -> Iterator[Sequence[Line]]:
     """Yield lines in batches of about so many bytes."""
+    if lines and sum([len(line.data) for line in lines]) < limit:
+        yield lines
+        return
     begin = size = 0
     for at, line in enumerate(lines):
         size += len(line.data)

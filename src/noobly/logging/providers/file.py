@@ -101,8 +101,8 @@ class FileLogs:
 
     async def append(self, batch: str, lines: Sequence[Line], /) -> None:
         """See the protocol; ids are remembered for the latest 2,048 batches at least, restarts included."""
-        data = b"".join([part for line in lines for part in (line.data, b"\n")])
-        if data:
+        if lines:
+            data = b"\n".join([*(line.data for line in lines), b""])
             await self._run(self._writer, self._log.append, batch, data)
         if self._rotations != self._log.rotations or self._now() - self._round > _ROUND:
             self._look_after()
