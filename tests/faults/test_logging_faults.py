@@ -140,6 +140,58 @@ async def answers(client: httpx2.AsyncClient) -> bool:
         return False
 
 
+SPILLING = """
+import asyncio, sys
+from noobly.logging import open_logs
+async def main():
+    path, spill, begin = sys.argv[1:]
+    async with open_logs(f"file://{path}", spill=spill, retries=0, linger=0.001, batch_bytes=1024) as logs:
+        for number in range(int(begin), 10**9):
+            logs.info(f"{number}", padding="x" * 100)
+            assert await logs.drain()
+            print(number, flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_what_was_spilled_is_stored_once_and_whole_whoever_is_killed_meanwhile(tmp_path: Path) -> None:
+    path, spill, away = tmp_path / "app.log", tmp_path / "spill.jsonl", tmp_path / "away.log"
+
+    async def killed_after(lines: int, begin: int, up_to: int) -> int:
+        """Log until so many lines were acknowledged, make the store work or fail, and kill the process soon after."""
+        argv = [sys.executable, "-c", SPILLING, str(path), str(spill), f"{begin}"]
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            for number in range(up_to):
+                await process.stdout.readline()
+                if number == lines:
+                    # A folder where the file was: the store fails from now on.
+                    path.rename(away)
+                    path.mkdir()
+            process.kill()
+            rest, _ = await process.communicate()
+        return int((rest.split() or [f"{begin + up_to - 1}"])[-1])
+
+    last = await killed_after(20, 0, 300)
+    assert spill.stat().st_size > 200 * 100
+    path.rmdir()
+    away.rename(path)
+    acknowledged = [last]
+    for round in range(4):
+        begin = 10_000 * (round + 1)
+        acknowledged.append(await killed_after(-1, begin, 2 + 3 * round))
+    async with open_logs(f"file://{path}", spill=str(spill), linger=0.001) as logs:
+        logs.info("after")
+        await eventually(lambda: list(tmp_path.glob("spill.jsonl*")) == [spill.with_name("spill.jsonl.lock")], 30)
+    read = messages(path)
+    assert len(read) == len(set(read))
+    wanted = [n for round, last in enumerate(acknowledged) for n in range(10_000 * round, last + 1)]
+    assert {f"{n}" for n in wanted} <= set(read)
+
+
 FULL = """
 import asyncio, os, resource, subprocess, sys
 from noobly.core.errors import Unavailable

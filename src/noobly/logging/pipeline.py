@@ -55,7 +55,7 @@ class Pipeline:
     Args:
         scope: The instance; its clock tells the time of records.
         options: The options of logging.
-        store: Stores a batch; called from one task only.
+        store: Stores a batch.
 
     Attributes:
         levels: The loggers and their levels.
@@ -154,6 +154,7 @@ class Pipeline:
         finally:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            await self.delivery.close()
             self._rescue()
             self._ends.close()
 
