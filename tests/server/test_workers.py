@@ -68,13 +68,14 @@ class Workers:
 
 
 @asynccontextmanager
-async def serving(folder: Path, workers: int) -> AsyncIterator[Workers]:
+async def serving(folder: Path, workers: int, **more: str) -> AsyncIterator[Workers]:
     port = free_port()
     command = [sys.executable, "-m", "noobly", "serve", "--dev", "--port", str(port), "--workers", str(workers)]
     environ = {
         "PATH": "/usr/bin:/bin",
         "NOOBLY_CACHING__URL": f"file://{folder}/cache",
         "NOOBLY_SERVER__PER_WORKER": private_services(),
+        **more,
     }
     with (folder / "stderr.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -184,6 +185,38 @@ async def test_a_worker_that_is_told_to_end_is_replaced_and_its_counts_stay(tmp_
         await ready(workers)
         await workers.shows(COUNT, 10)
         await workers.shows('noobly_worker_ends_total{code="0"}', 1)
+
+
+async def test_a_tail_shows_the_records_of_all_workers(tmp_path: Path) -> None:
+    async with serving(tmp_path, 2, NOOBLY_LOGGING__URL=f"file://{tmp_path}/app.log") as workers:
+        heard: list[str] = []
+
+        async def follow(client: httpx2.AsyncClient) -> None:
+            async with client.stream("GET", "/v1/logging/default/tail?text=marked") as answer:
+                begun.set()
+                async for text in answer.aiter_lines():
+                    heard.extend(re.findall(r'"message":"(marked \d+)"', text))
+
+        begun = asyncio.Event()
+        async with httpx2.AsyncClient(base_url=workers.base, trust_env=False, timeout=60) as client:
+            following = asyncio.create_task(follow(client))
+            async with asyncio.timeout(20):
+                await begun.wait()
+            while not heard:  # The answer begins before the reader does.
+                await written(workers, "marked 0")
+                await asyncio.sleep(0.05)
+            for number in range(1, 20):  # Each on a connection of its own, so that both workers get some.
+                await written(workers, f"marked {number}")
+            await workers.until(lambda: "marked 19" in heard)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert [text for text in heard if text != "marked 0"] == [f"marked {number}" for number in range(1, 20)]
+
+
+async def written(workers: Workers, message: str) -> None:
+    async with httpx2.AsyncClient(base_url=workers.base, trust_env=False) as client:
+        sent = await client.post("/v1/logging/default/records", json={"records": [{"message": message}]})
+        assert sent.status_code == 200, sent.text
 
 
 FILE = {"caching": {"default": Instance(url="file:///nowhere")}}
