@@ -133,6 +133,69 @@ async def test_sigterm_loses_nothing(tmp_path: Path) -> None:
     assert [text for text in messages(path) if text.startswith("number")] == [f"number {n}" for n in range(200)]
 
 
+OWN_PROGRAM = """
+import asyncio, signal, sys, time
+from noobly.app import Noobly
+from noobly.settings import Instance, Settings
+from noobly.sync import SyncNoobly
+kind, path, spill = sys.argv[1:]
+options = {"linger": 30.0, "spill": spill, "close_timeout": 0.2 if kind == "hanging" else 10.0, "capture": False}
+settings = Settings(services={"logging": {"default": Instance(url=f"file://{path}", options=options)}})
+def log(logs):
+    for number in range(200):
+        logs.info(f"{number}")
+    print("logged", flush=True)
+async def main():
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    if kind == "handled before":
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+    async with Noobly.open(settings=settings) as noobly:
+        if kind == "handled after":
+            signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(ended.set))
+        log(noobly.logging)
+        if kind == "hanging":
+            time.sleep(60)
+        await ended.wait()
+    print("said goodbye", flush=True)
+if kind == "blocking":
+    with SyncNoobly.open(settings=settings) as noobly:
+        log(noobly.aio.logging)
+        time.sleep(60)
+elif kind == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending", "words"),
+    [
+        ("plain", -signal.SIGTERM, b""),
+        ("uvloop", -signal.SIGTERM, b""),
+        ("blocking", -signal.SIGTERM, b""),
+        ("hanging", -signal.SIGTERM, b""),
+        ("handled before", 0, b"said goodbye\n"),
+        ("handled after", 0, b"said goodbye\n"),
+    ],
+)
+async def test_sigterm_loses_nothing_in_a_program_of_ones_own(
+    tmp_path: Path, kind: str, ending: int, words: bytes
+) -> None:
+    path, spill = tmp_path / "app.log", tmp_path / "spill.jsonl"
+    argv = [sys.executable, "-c", OWN_PROGRAM, kind, str(path), str(spill)]
+    process = await asyncio.create_subprocess_exec(*argv, cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert await process.stdout.readline() == b"logged\n"
+        process.send_signal(signal.SIGTERM)
+        rest, _ = await process.communicate()
+    assert (process.returncode, rest) == (ending, words)
+    assert messages(spill if kind == "hanging" else path) == [f"{number}" for number in range(200)]
+
+
 async def answers(client: httpx2.AsyncClient) -> bool:
     try:
         return (await client.get("/health/ready")).is_success

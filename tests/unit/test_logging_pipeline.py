@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -365,6 +366,21 @@ class TestEnd:
             logs.info("waiting")
             await logs.close()
         assert spilled(path) == ["under way", "waiting"]
+
+    async def test_the_handler_of_sigterm_is_set_while_nobody_else_has_one(self) -> None:
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            async with open_logs():
+                async with open_logs():
+                    stood_in = signal.getsignal(signal.SIGTERM)
+                assert signal.getsignal(signal.SIGTERM) == stood_in != signal.SIG_DFL
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            async with open_logs():
+                assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def test_a_process_that_ends_without_closing_spills(self, tmp_path: Path) -> None:
         code = (
