@@ -31,6 +31,7 @@ from noobly.logging.events import Dropped
 from noobly.logging.formats import encode, level_of, severity
 from noobly.logging.levels import Levels
 from noobly.logging.options import LogsOptions
+from noobly.logging.parting import parting
 from noobly.logging.plain import PLAIN, shown
 from noobly.logging.record import Level
 from noobly.logging.redaction import Redactor
@@ -61,6 +62,7 @@ class Pipeline:
         levels: The loggers and their levels.
         assembler: Makes lines.
         delivery: Takes lines to the store.
+        patience: Seconds that closing takes at most.
     """
 
     def __init__(self, scope: Scope, options: LogsOptions, store: Store) -> None:
@@ -83,6 +85,7 @@ class Pipeline:
         self._closing = False
         self._process = os.getpid()
         self._ends = ExitStack()
+        self.patience = options.close_timeout
         self._measure()
         self._task = self._loop.create_task(self._run(), name=f"logging writer {scope.instance}")
 
@@ -120,12 +123,20 @@ class Pipeline:
         except Exception:  # noqa: BLE001 - a log call never raises, whatever it was given
             self._lost["failed"] += 1
 
-    def hold(self, ring: Ring, severity: int, message: str, attributes: dict[str, object], source: Source) -> None:
+    def hold(
+        self,
+        ring: Ring,
+        severity: int,
+        message: str,
+        attributes: dict[str, object],
+        source: Source,
+        at: float | None = None,
+    ) -> None:
         """Keep a record below the level for the case that its request fails; never raises."""
         try:
-            context = current()
+            context, when = current(), self._now() if at is None else at
             kept = self._snapshot({**context.attributes, **attributes})
-            ring.keep(self._add, (self._now(), severity, shown(message), kept, source, context, current_trace(), None))
+            ring.keep(self._add, (when, severity, shown(message), kept, source, context, current_trace(), None))
         except Exception:  # noqa: BLE001 - a log call never raises, whatever it was given
             self._lost["failed"] += 1
 
@@ -155,7 +166,7 @@ class Pipeline:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
             await self.delivery.close()
-            self._rescue()
+            self.rescue()
             self._ends.close()
 
     async def _run(self) -> None:
@@ -246,7 +257,7 @@ class Pipeline:
     def _spill(self, items: Sequence[Item]) -> None:
         self.delivery.spill(self._lines(items))
 
-    def _rescue(self) -> None:
+    def rescue(self) -> None:
         """Spill what nobody will write any more; a forked process leaves its parent's records alone."""
         if os.getpid() == self._process:
             while items := self._backlog.take(_SLICE):
@@ -254,8 +265,9 @@ class Pipeline:
 
     def _measure(self) -> None:
         meter, leave = self._scope.environment.meter, self._ends.callback
-        atexit.register(self._rescue)
-        leave(atexit.unregister, self._rescue)
+        atexit.register(self.rescue)
+        leave(atexit.unregister, self.rescue)
+        self._ends.enter_context(parting(self))
         labels = ("instance",)
         leave(meter.tallies("noobly_log_records", "Records stored.", (*labels, "level"), self._counted))
         leave(meter.tallies("noobly_log_lost", "Records not stored.", (*labels, "reason"), self._missed))
