@@ -22,7 +22,7 @@ from noobly.logging.query import condition
 
 _BLOCK = 256 * 1024
 _EFFORT = 3
-"""The level of gzip: log lines become a sixth larger than with the highest one, in an eighth of its time."""
+"""The level of gzip: files become a fifth larger than with the highest one, in a seventh of its time."""
 
 
 class Retention(NamedTuple):
