@@ -21,6 +21,8 @@ from noobly.services import SERVICES
 from noobly.settings import Instance, Server, Settings
 from noobly.testing import eventually, free_port
 
+from ..serving import half_a_request, refused
+
 PUT = "/v1/caching/default/entry?key=user:{}"
 COUNT = 'noobly_operation_duration_seconds_count{instance="http",operation="caching.put",outcome="204"'
 
@@ -59,7 +61,7 @@ class Workers:
 
     async def shows(self, start: str, wanted: float) -> None:
         found = -1.0
-        for _ in range(100):
+        for _ in range(400):
             found = await self.sample(start)
             if found == wanted:
                 return
@@ -146,10 +148,9 @@ async def killed_and_replaced(workers: Workers) -> None:
 
 async def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:
     async with serving(tmp_path, 2) as workers:
-        links = [await half_a_request(workers.port) for _ in range(6)]
-        await asyncio.sleep(0.3)
+        links = [await half_a_request(workers.port, "user:1") for _ in range(6)]
         workers.process.terminate()
-        await asyncio.sleep(0.3)
+        await refused(workers.port)
         for reader, writer in links:
             writer.write(b"34")
             await writer.drain()
@@ -158,14 +159,6 @@ async def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:
             await writer.wait_closed()
         async with asyncio.timeout(20):
             assert await workers.process.wait() == 0
-
-
-async def half_a_request(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"PUT {PUT.format(1)} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\n"
-    writer.write(head.encode() + b"12")
-    await writer.drain()
-    return reader, writer
 
 
 async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
