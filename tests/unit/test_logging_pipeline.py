@@ -457,3 +457,4 @@ async def test_losses_and_redactions_are_measured() -> None:
         assert names["noobly_log_records_total", ("instance", "default"), ("level", "info")] == 1
         assert names["noobly_log_redactions_total", ("instance", "default")] == 1
         assert names["noobly_log_lost_total", ("instance", "default"), ("reason", "spilled")] == 0
+        assert names["noobly_log_returned_total", ("instance", "default")] == 0

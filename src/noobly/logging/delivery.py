@@ -35,6 +35,7 @@ class Delivery:
     Attributes:
         counts: Records delivered so far, by severity.
         spilled: Records spilled so far.
+        returned: Records stored so far of those that had been spilled, by this process or another one.
         slow: The store took longer for the last batch than records may linger.
         hurried: The instance is closing: failures are not tried again.
     """
@@ -49,7 +50,7 @@ class Delivery:
         self._show = renderer(options.console, colour=sys.stderr.isatty()) if options.console else None
         self._down = False
         self.counts: Counter[int] = Counter()
-        self.spilled = 0
+        self.spilled = self.returned = 0
         self.slow = False
         self.hurried = False
 
@@ -82,6 +83,7 @@ class Delivery:
 
     def _returned(self, lines: Sequence[Line]) -> None:
         self.count(lines)
+        self.returned += len(lines)
         scope = self._scope
         scope.environment.bus.emit(Returned(scope.service, scope.instance, len(lines)))
 

@@ -271,6 +271,7 @@ class Pipeline:
         labels = ("instance",)
         leave(meter.tallies("noobly_log_records", "Records stored.", (*labels, "level"), self._counted))
         leave(meter.tallies("noobly_log_lost", "Records not stored.", (*labels, "reason"), self._missed))
+        leave(meter.tallies("noobly_log_returned", "Records stored that were spilled before.", labels, self._returned))
         leave(meter.tallies("noobly_log_redactions", "Values redacted.", labels, self._redacted))
 
     def _counted(self) -> Rows:
@@ -280,6 +281,9 @@ class Pipeline:
     def _missed(self) -> Rows:
         lost = {**self._lost, "spilled": self.delivery.spilled}
         return [((self._scope.instance, reason), count) for reason, count in lost.items()]
+
+    def _returned(self) -> Rows:
+        return [((self._scope.instance,), self.delivery.returned)]
 
     def _redacted(self) -> Rows:
         return [((self._scope.instance,), self._redactor.count)]
