@@ -208,9 +208,9 @@ import asyncio, sys
 from noobly.logging import open_logs
 async def main():
     path, spill, begin = sys.argv[1:]
-    async with open_logs(f"file://{path}", spill=spill, retries=0, linger=0.001, batch_bytes=1024) as logs:
+    async with open_logs(f"file://{path}", spill=spill, retries=0, linger=0.001) as logs:
         for number in range(int(begin), 10**9):
-            logs.info(f"{number}", padding="x" * 100)
+            logs.info(f"{number}", padding="x" * 4000)
             assert await logs.drain()
             print(number, flush=True)
 asyncio.run(main())
@@ -239,7 +239,7 @@ async def test_what_was_spilled_is_stored_once_and_whole_whoever_is_killed_meanw
         return int((rest.split() or [f"{begin + up_to - 1}"])[-1])
 
     last = await killed_after(20, 0, 300)
-    assert spill.stat().st_size > 200 * 100
+    assert spill.stat().st_size > 200 * 4000
     path.rmdir()
     away.rename(path)
     acknowledged = [last]

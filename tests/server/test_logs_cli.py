@@ -86,7 +86,7 @@ async def test_following(shell: Shell) -> None:
     await eventually(lambda: shell.noobly.logging._tails.readers == 1, 20)
     shell.noobly.logging.info("paid")
     shell.noobly.logging.warn("paid late")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         assert json.loads(await process.stdout.readline())["message"] == "paid late"
         process.send_signal(signal.SIGINT)
         assert (await process.communicate(), process.returncode) == ((b"", b""), 0)

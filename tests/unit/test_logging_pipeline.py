@@ -20,7 +20,7 @@ from noobly.core.correlation import Ring, correlated
 from noobly.core.errors import Internal, TooLarge, Unavailable
 from noobly.core.events import Event
 from noobly.core.scope import Environment, Policy, Scope
-from noobly.logging import Logs, LogsOptions, Overflow, open_logs
+from noobly.logging import Logs, LogsOptions, Overflow, open_logs, returning
 from noobly.logging.driver import Line
 from noobly.logging.events import Dropped, Returned, Spilled
 from noobly.logging.formats import decode
@@ -255,9 +255,12 @@ class TestFailingStore:
             assert seen == [Spilled("logging", "default", 1, str(path))] * 3
         assert capsys.readouterr().err.count("fails (unavailable)") == 1
 
-    async def test_what_was_spilled_is_stored_once_the_store_works(self, tmp_path: Path) -> None:
+    async def test_what_was_spilled_is_stored_once_the_store_works(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(returning, "_CHUNK", 1024)
         path = tmp_path / "spill.jsonl"
-        async with logging_to(spill=str(path), retries=0, batch_bytes=1024) as (logs, store):
+        async with logging_to(spill=str(path), retries=0) as (logs, store):
             returned: list[Returned] = []
             logs.scope.environment.bus.subscribe(Returned, returned.append)
             store.always = Unavailable("down")
@@ -272,9 +275,12 @@ class TestFailingStore:
             assert len(returned) > 3
             await eventually(lambda: leftovers(path) == [])
 
-    async def test_where_the_store_fails_again_the_rest_waits_and_no_line_is_stored_twice(self, tmp_path: Path) -> None:
+    async def test_where_the_store_fails_again_the_rest_waits_and_no_line_is_stored_twice(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(returning, "_CHUNK", 1024)
         path = tmp_path / "spill.jsonl"
-        async with logging_to(spill=str(path), retries=0, batch_bytes=1024) as (logs, store):
+        async with logging_to(spill=str(path), retries=0) as (logs, store):
             store.always = Unavailable("down")
             for number in range(30):
                 logs.info(str(number), padding="x" * 100)

@@ -46,7 +46,7 @@ class Delivery:
         self._store = store
         path = path_of(options.spill, scope.instance)
         self._spill = Spill(path, options.spill_bytes)
-        self._returns = Returns(path, options.batch_bytes, self._once, self._returned)
+        self._returns = Returns(path, self._once, self._returned)
         self._show = renderer(options.console, colour=sys.stderr.isatty()) if options.console else None
         self._down = False
         self.counts: Counter[int] = Counter()

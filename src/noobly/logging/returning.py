@@ -24,6 +24,8 @@ from noobly.logging.spill import held, mend, to_stderr
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_CHUNK = 64 * 1024
+"""Bytes of one chunk; no option, for the ids of batches hold only for chunks that every process cuts alike."""
 _TAKEN = re.compile(r"([0-9a-f]{32})-(\d+)")
 
 Once = Callable[[str, Sequence[Line]], Awaitable[NooblyError | None]]
@@ -43,12 +45,10 @@ class Taken:
 
     Args:
         path: The spill file.
-        size: Bytes of one chunk.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._size = size
         self._lock = self._file = -1
         self._name, self._position = "", 0
 
@@ -70,9 +70,9 @@ class Taken:
 
     def chunk(self) -> Chunk | None:
         """Return the next lines, or None at the end; what is no record goes to standard error."""
-        data = os.pread(self._file, self._size, self._position)
+        data = os.pread(self._file, _CHUNK, self._position)
         while data and b"\n" not in data:
-            more = os.pread(self._file, self._size, self._position + len(data))
+            more = os.pread(self._file, _CHUNK, self._position + len(data))
             data = data + more if more else b""
         whole = data[: data.rfind(b"\n") + 1]
         if not whole:
@@ -133,14 +133,12 @@ class Returns:
 
     Args:
         path: The spill file; None for none.
-        size: Bytes of one batch.
         once: Stores a batch.
         told: Is given the lines that were stored.
     """
 
-    def __init__(self, path: Path | None, size: int, once: Once, told: Callable[[Sequence[Line]], None]) -> None:
+    def __init__(self, path: Path | None, once: Once, told: Callable[[Sequence[Line]], None]) -> None:
         self._path = path
-        self._size = size
         self._once = once
         self._told = told
         self._tasks = Tasks()
@@ -170,7 +168,7 @@ class Returns:
                 return
 
     async def _emptied(self, path: Path) -> bool:
-        taken = Taken(path, self._size)
+        taken = Taken(path)
         try:
             while await _off_loop(taken.open):
                 if not await self._all(taken):
