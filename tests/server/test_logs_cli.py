@@ -83,14 +83,14 @@ async def test_the_level(shell: Shell) -> None:
 async def test_following(shell: Shell) -> None:
     process = await shell.start("tail", "paid", "--level", "warn", "--json")
     assert process.stdout is not None
-    await eventually(lambda: shell.noobly.logging._tails.readers == 1, 20)
+    await eventually(lambda: shell.noobly.logging._tails.readers == 1, 60)
     shell.noobly.logging.info("paid")
     shell.noobly.logging.warn("paid late")
     async with asyncio.timeout(60):
         assert json.loads(await process.stdout.readline())["message"] == "paid late"
         process.send_signal(signal.SIGINT)
         assert (await process.communicate(), process.returncode) == ((b"", b""), 0)
-    await eventually(lambda: shell.noobly.logging._tails.readers == 0, 10)
+    await eventually(lambda: shell.noobly.logging._tails.readers == 0, 60)
 
 
 async def test_the_file_of_the_settings_needs_no_server(tmp_path: Path) -> None:

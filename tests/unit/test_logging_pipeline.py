@@ -25,6 +25,7 @@ from noobly.logging.driver import Line
 from noobly.logging.events import Dropped, Returned, Spilled
 from noobly.logging.formats import decode
 from noobly.logging.providers.memory import MemoryConfig, MemoryLogs
+from noobly.logging.spill import Spill
 from noobly.testing import FakeClock, eventually
 from noobly.testing.logging.lines import line
 
@@ -313,6 +314,45 @@ class TestFailingStore:
             await eventually(lambda: store.messages() == ["after", "before"])
             await eventually(lambda: leftovers(path) == [])
         assert "no record\n" in capsys.readouterr().err
+
+    def test_what_was_stored_and_not_noted_has_the_same_id_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(returning, "_CHUNK", 1024)
+        path = tmp_path / "spill.jsonl"
+        Spill(path, 10**6).write([line(n, f"{n}", padding="x" * 2000 * (n == 5)).data for n in range(20)])
+        seen: list[str] = []
+        stored: dict[str, list[Line]] = {}
+        for _ in range(100):
+            taken = returning.Taken(path)
+            if not taken.open():
+                break
+            chunk = taken.chunk()
+            if chunk is None:
+                taken.remove()
+            else:
+                assert stored.setdefault(chunk.batch, chunk.lines) == chunk.lines
+                seen.append(chunk.batch)
+                if seen.count(chunk.batch) == 2:  # The first time the process died here.
+                    taken.stored(chunk)
+            taken.close()
+        assert leftovers(path) == []
+        assert [found.at for lines in stored.values() for found in lines] == list(range(20))
+        assert all(seen.count(batch) == 2 for batch in stored)
+
+    def test_two_processes_do_not_take_the_same(self, tmp_path: Path) -> None:
+        path = tmp_path / "spill.jsonl"
+        Spill(path, 10**6).write([line(1, "one").data])
+        one, other = returning.Taken(path), returning.Taken(path)
+        assert one.open()
+        Spill(path, 10**6).write([line(2, "meanwhile").data])
+        assert not other.open()
+        one.close()
+        assert other.open()
+        chunk = other.chunk()
+        assert chunk is not None
+        assert [found.at for found in chunk.lines] == [1]
+        other.close()
 
     async def test_a_line_that_the_store_refuses_keeps_no_other_from_being_stored(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
