@@ -31,6 +31,7 @@ class Shell:
 
     async def start(self, *arguments: str) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
+            *("env", "--default-signal=INT"),  # Tests that run in the background ignore it, and so would this.
             *(sys.executable, "-m", "noobly", "logs", *arguments, "--url", self.base, "--key", "env:LOGS_KEY"),
             cwd=self.folder,
             env={"PATH": "/usr/bin:/bin", "LOGS_KEY": KEY},

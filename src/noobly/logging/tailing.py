@@ -66,7 +66,8 @@ class Tails:
                         yield line
                 if not found.lines and not self._ended:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(stored.wait(), pause)
+                        async with asyncio.timeout(pause):
+                            await stored.wait()
         finally:
             self.readers -= 1
 
