@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx2
 from granian.constants import Interfaces
@@ -37,3 +37,31 @@ async def _answering(base: str) -> None:
                 await asyncio.sleep(0.02)
                 continue
             return
+
+
+async def half_a_request(port: int, key: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Begin to put ``1234`` into a cache and stop in the middle, once the server waits for the rest."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = f"PUT /v1/caching/default/entry?key={key} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n"
+    writer.write(f"{head}expect: 100-continue\r\n\r\n".encode())
+    async with asyncio.timeout(20):
+        # The server says so as soon as the application asks for the body.
+        assert b"100 Continue" in await reader.readline()
+        assert await reader.readline() == b"\r\n"
+    writer.write(b"12")
+    await writer.drain()
+    return reader, writer
+
+
+async def refused(port: int) -> None:
+    """Wait until nobody listens on a port."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except ConnectionRefusedError:
+                return
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+            await asyncio.sleep(0.02)

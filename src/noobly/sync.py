@@ -30,6 +30,7 @@ from noobly.core.clock import Seconds
 from noobly.core.lifecycle import Portable
 from noobly.core.scope import Environment
 from noobly.layers.health import Health
+from noobly.logging.parting import parting
 from noobly.loop_thread import LoopThread, protected, threaded
 from noobly.settings import Settings
 
@@ -70,7 +71,7 @@ class SyncNoobly:
         Raises:
             InvalidArgument: It is called inside a running event loop.
         """
-        with LoopThread() as thread:
+        with parting(), LoopThread() as thread:
             opening = Noobly.open(config, settings=settings, environment=environment)
             with thread.hold(opening) as aio:
                 yield cls(aio, thread)

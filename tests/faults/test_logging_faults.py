@@ -133,11 +133,126 @@ async def test_sigterm_loses_nothing(tmp_path: Path) -> None:
     assert [text for text in messages(path) if text.startswith("number")] == [f"number {n}" for n in range(200)]
 
 
+OWN_PROGRAM = """
+import asyncio, signal, sys, time
+from noobly.app import Noobly
+from noobly.settings import Instance, Settings
+from noobly.sync import SyncNoobly
+kind, path, spill = sys.argv[1:]
+options = {"linger": 30.0, "spill": spill, "close_timeout": 0.2 if kind == "hanging" else 10.0, "capture": False}
+settings = Settings(services={"logging": {"default": Instance(url=f"file://{path}", options=options)}})
+def log(logs):
+    for number in range(200):
+        logs.info(f"{number}")
+    print("logged", flush=True)
+async def main():
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    if kind == "handled before":
+        loop.add_signal_handler(signal.SIGTERM, ended.set)
+    async with Noobly.open(settings=settings) as noobly:
+        if kind == "handled after":
+            signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(ended.set))
+        log(noobly.logging)
+        if kind == "hanging":
+            time.sleep(60)
+        await ended.wait()
+    print("said goodbye", flush=True)
+if kind == "blocking":
+    with SyncNoobly.open(settings=settings) as noobly:
+        log(noobly.aio.logging)
+        time.sleep(60)
+elif kind == "uvloop":
+    import uvloop
+    uvloop.run(main())
+else:
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "ending", "words"),
+    [
+        ("plain", -signal.SIGTERM, b""),
+        ("uvloop", -signal.SIGTERM, b""),
+        ("blocking", -signal.SIGTERM, b""),
+        ("hanging", -signal.SIGTERM, b""),
+        ("handled before", 0, b"said goodbye\n"),
+        ("handled after", 0, b"said goodbye\n"),
+    ],
+)
+async def test_sigterm_loses_nothing_in_a_program_of_ones_own(
+    tmp_path: Path, kind: str, ending: int, words: bytes
+) -> None:
+    path, spill = tmp_path / "app.log", tmp_path / "spill.jsonl"
+    argv = [sys.executable, "-c", OWN_PROGRAM, kind, str(path), str(spill)]
+    process = await asyncio.create_subprocess_exec(*argv, cwd=tmp_path, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    async with asyncio.timeout(60):
+        assert await process.stdout.readline() == b"logged\n"
+        process.send_signal(signal.SIGTERM)
+        rest, _ = await process.communicate()
+    assert (process.returncode, rest) == (ending, words)
+    assert messages(spill if kind == "hanging" else path) == [f"{number}" for number in range(200)]
+
+
 async def answers(client: httpx2.AsyncClient) -> bool:
     try:
         return (await client.get("/health/ready")).is_success
     except httpx2.TransportError:
         return False
+
+
+SPILLING = """
+import asyncio, sys
+from noobly.logging import open_logs
+async def main():
+    path, spill, begin = sys.argv[1:]
+    async with open_logs(f"file://{path}", spill=spill, retries=0, linger=0.001) as logs:
+        for number in range(int(begin), 10**9):
+            logs.info(f"{number}", padding="x" * 4000)
+            assert await logs.drain()
+            print(number, flush=True)
+asyncio.run(main())
+"""
+
+
+async def test_what_was_spilled_is_stored_once_and_whole_whoever_is_killed_meanwhile(tmp_path: Path) -> None:
+    path, spill, away = tmp_path / "app.log", tmp_path / "spill.jsonl", tmp_path / "away.log"
+
+    async def killed_after(lines: int, begin: int, up_to: int) -> int:
+        """Log until so many lines were acknowledged, make the store work or fail, and kill the process soon after."""
+        argv = [sys.executable, "-c", SPILLING, str(path), str(spill), f"{begin}"]
+        process = await asyncio.create_subprocess_exec(
+            *argv, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        async with asyncio.timeout(60):
+            for number in range(up_to):
+                await process.stdout.readline()
+                if number == lines:
+                    # A folder where the file was: the store fails from now on.
+                    path.rename(away)
+                    path.mkdir()
+            process.kill()
+            rest, _ = await process.communicate()
+        return int((rest.split() or [f"{begin + up_to - 1}"])[-1])
+
+    last = await killed_after(20, 0, 300)
+    assert spill.stat().st_size > 200 * 4000
+    path.rmdir()
+    away.rename(path)
+    acknowledged = [last]
+    for round in range(4):
+        begin = 10_000 * (round + 1)
+        acknowledged.append(await killed_after(-1, begin, 2 + 3 * round))
+    async with open_logs(f"file://{path}", spill=str(spill), linger=0.001) as logs:
+        logs.info("after")
+        await eventually(lambda: list(tmp_path.glob("spill.jsonl*")) == [spill.with_name("spill.jsonl.lock")], 30)
+    read = messages(path)
+    assert len(read) == len(set(read))
+    wanted = [n for round, last in enumerate(acknowledged) for n in range(10_000 * round, last + 1)]
+    assert {f"{n}" for n in wanted} <= set(read)
 
 
 FULL = """

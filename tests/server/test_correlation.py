@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,6 +20,7 @@ from starlette.routing import Mount, Route
 from noobly.app import Noobly
 from noobly.caching import open_cache
 from noobly.core.correlation import bind, carried, correlated, correlation_id
+from noobly.logging import open_logs
 from noobly.server.app import build
 from noobly.server.auth import DevGuard
 from noobly.server.correlation import Correlated
@@ -113,6 +115,24 @@ class TestGoingOut:
                 await cache.put("key", 1)
             await cache.get("key")
         assert seen == ["r-1", ""]
+
+    async def test_of_requests_only_those_of_the_program_itself_become_records(
+        self, noobly: Noobly, request: pytest.FixtureRequest
+    ) -> None:
+        log = logging.getLogger("httpx2")
+        request.addfinalizer(lambda: log.setLevel(logging.NOTSET))
+        log.setLevel(logging.INFO)
+        async with (
+            serving(build(noobly, guard=DevGuard())) as base,
+            open_logs(capture=True) as logs,
+            open_cache(base) as cache,
+            httpx2.AsyncClient(trust_env=False) as client,
+        ):
+            await cache.get("key")
+            await client.get(f"{base}/health/live")
+            found = [record.message async for record in logs.search_all(attributes={"logger": "httpx2"})]
+        assert len(found) == 1
+        assert "/health/live" in found[0]
 
 
 class TestThreads:

@@ -21,6 +21,8 @@ from noobly.services import SERVICES
 from noobly.settings import Instance, Server, Settings
 from noobly.testing import eventually, free_port
 
+from ..serving import half_a_request, refused
+
 PUT = "/v1/caching/default/entry?key=user:{}"
 COUNT = 'noobly_operation_duration_seconds_count{instance="http",operation="caching.put",outcome="204"'
 
@@ -59,7 +61,7 @@ class Workers:
 
     async def shows(self, start: str, wanted: float) -> None:
         found = -1.0
-        for _ in range(100):
+        for _ in range(400):
             found = await self.sample(start)
             if found == wanted:
                 return
@@ -68,13 +70,14 @@ class Workers:
 
 
 @asynccontextmanager
-async def serving(folder: Path, workers: int) -> AsyncIterator[Workers]:
+async def serving(folder: Path, workers: int, **more: str) -> AsyncIterator[Workers]:
     port = free_port()
     command = [sys.executable, "-m", "noobly", "serve", "--dev", "--port", str(port), "--workers", str(workers)]
     environ = {
         "PATH": "/usr/bin:/bin",
         "NOOBLY_CACHING__URL": f"file://{folder}/cache",
         "NOOBLY_SERVER__PER_WORKER": private_services(),
+        **more,
     }
     with (folder / "stderr.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -145,10 +148,9 @@ async def killed_and_replaced(workers: Workers) -> None:
 
 async def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:
     async with serving(tmp_path, 2) as workers:
-        links = [await half_a_request(workers.port) for _ in range(6)]
-        await asyncio.sleep(0.3)
+        links = [await half_a_request(workers.port, "user:1") for _ in range(6)]
         workers.process.terminate()
-        await asyncio.sleep(0.3)
+        await refused(workers.port)
         for reader, writer in links:
             writer.write(b"34")
             await writer.drain()
@@ -157,14 +159,6 @@ async def test_sigterm_drains_all_of_them(tmp_path: Path) -> None:
             await writer.wait_closed()
         async with asyncio.timeout(20):
             assert await workers.process.wait() == 0
-
-
-async def half_a_request(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    head = f"PUT {PUT.format(1)} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 4\r\n\r\n"
-    writer.write(head.encode() + b"12")
-    await writer.drain()
-    return reader, writer
 
 
 async def test_workers_end_with_their_supervisor(tmp_path: Path) -> None:
@@ -184,6 +178,38 @@ async def test_a_worker_that_is_told_to_end_is_replaced_and_its_counts_stay(tmp_
         await ready(workers)
         await workers.shows(COUNT, 10)
         await workers.shows('noobly_worker_ends_total{code="0"}', 1)
+
+
+async def test_a_tail_shows_the_records_of_all_workers(tmp_path: Path) -> None:
+    async with serving(tmp_path, 2, NOOBLY_LOGGING__URL=f"file://{tmp_path}/app.log") as workers:
+        heard: list[str] = []
+
+        async def follow(client: httpx2.AsyncClient) -> None:
+            async with client.stream("GET", "/v1/logging/default/tail?text=marked") as answer:
+                begun.set()
+                async for text in answer.aiter_lines():
+                    heard.extend(re.findall(r'"message":"(marked \d+)"', text))
+
+        begun = asyncio.Event()
+        async with httpx2.AsyncClient(base_url=workers.base, trust_env=False, timeout=60) as client:
+            following = asyncio.create_task(follow(client))
+            async with asyncio.timeout(20):
+                await begun.wait()
+            while not heard:  # The answer begins before the reader does.
+                await written(workers, "marked 0")
+                await asyncio.sleep(0.05)
+            for number in range(1, 20):  # Each on a connection of its own, so that both workers get some.
+                await written(workers, f"marked {number}")
+            await workers.until(lambda: "marked 19" in heard)
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        assert [text for text in heard if text != "marked 0"] == [f"marked {number}" for number in range(1, 20)]
+
+
+async def written(workers: Workers, message: str) -> None:
+    async with httpx2.AsyncClient(base_url=workers.base, trust_env=False) as client:
+        sent = await client.post("/v1/logging/default/records", json={"records": [{"message": message}]})
+        assert sent.status_code == 200, sent.text
 
 
 FILE = {"caching": {"default": Instance(url="file:///nowhere")}}

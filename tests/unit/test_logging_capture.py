@@ -12,6 +12,7 @@ import pytest_asyncio
 import structlog
 
 from noobly.app import Noobly
+from noobly.core.correlation import Ring, correlated
 from noobly.core.journal import journal
 from noobly.logging import Logs, Record, open_logs
 from noobly.logging.capture import Handler
@@ -105,6 +106,37 @@ class TestStdlib:
         logs.info("one")
         await logs.drain()
         assert [record.message async for record in logs.search_all()] == ["one"]
+
+
+class TestDebugRing:
+    @pytest_asyncio.fixture
+    async def logs(self) -> AsyncIterator[Logs]:
+        async with open_logs(capture=True, linger=0.001) as opened:
+            yield opened
+
+    async def test_debug_records_wait_for_their_request_to_fail(self, logs: Logs, log: logging.Logger) -> None:
+        ring = Ring(10)
+        with correlated("r-1", ring=ring):
+            log.debug("step %d", 1, extra={"token": "x", "order": 7})
+            log.log(5, "smaller still")
+            log.info("done")
+        log.debug("in no request")
+        assert [record.message for record in (await logs.search()).records] == ["done"]
+        ring.release()
+        held = (await logs.search()).records[0]
+        assert (held.message, held.level, held.logger) == ("step 1", "debug", "tests.captured")
+        assert (held.correlation_id, held.attributes) == ("r-1", {"token": "[redacted]", "order": 7})
+        assert len((await logs.search()).records) == 2
+
+    async def test_those_of_structlog_too(self, logs: Logs) -> None:
+        log = structlog.wrap_logger(structlog.PrintLogger(sys.stderr), processors=[logs.structlog()])
+        ring = Ring(10)
+        with correlated("r-1", ring=ring):
+            log.debug("step", order=7)
+        assert (await logs.search()).records == []
+        ring.release()
+        (held,) = (await logs.search()).records
+        assert (held.message, held.level, held.attributes) == ("step", "debug", {"order": 7})
 
 
 class TestLeavingOthersAlone:

@@ -69,9 +69,17 @@ class TestJson:
         assert names == [name for name in Record.__struct_fields__ if name in names]
         assert (line.at, line.severity) == (1_000_000, 9)
 
+    @pytest.mark.parametrize(
+        ("at", "stamp"), [(0.0, "1970-01-01T00:00:00.000000Z"), (-1.5, "1969-12-31T23:59:58.500000Z")]
+    )
+    def test_a_clock_that_was_never_set(self, at: float, stamp: str) -> None:
+        item = (at, 9, "m", {}, Source("a", "b", "c", 0), Context(), TraceContext(), None)
+        (line,) = Assembler(Redactor()).lines([item])
+        assert decode(line.data).timestamp == stamp
 
-def json_ready(redactor: Redactor, attributes: dict[str, object]) -> bytes:
-    return msgspec.json.encode(redactor.clean(attributes))
+
+def json_ready(redactor: Redactor, attributes: dict[str, object]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(redactor.clean(attributes)))
 
 
 class TestText:

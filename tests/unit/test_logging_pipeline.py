@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -19,12 +20,14 @@ from noobly.core.correlation import Ring, correlated
 from noobly.core.errors import Internal, TooLarge, Unavailable
 from noobly.core.events import Event
 from noobly.core.scope import Environment, Policy, Scope
-from noobly.logging import Logs, LogsOptions, Overflow
+from noobly.logging import Logs, LogsOptions, Overflow, open_logs, returning
 from noobly.logging.driver import Line
-from noobly.logging.events import Dropped, Spilled
+from noobly.logging.events import Dropped, Returned, Spilled
 from noobly.logging.formats import decode
 from noobly.logging.providers.memory import MemoryConfig, MemoryLogs
+from noobly.logging.spill import Spill
 from noobly.testing import FakeClock, eventually
+from noobly.testing.logging.lines import line
 
 
 class Store(MemoryLogs):
@@ -41,12 +44,20 @@ class Store(MemoryLogs):
         self.batches: list[str] = []
         self.lines: list[Line] = []
         self.sizes: list[int] = []
+        self.allowed: int | None = None
+        self.refused = b""
 
     async def append(self, batch: str, lines: Sequence[Line], /) -> None:
         self.batches.append(batch)
         await self.open.wait()
         if self.failures or self.always:
             raise self.failures.pop(0) if self.failures else self.always or AssertionError
+        if self.allowed is not None:
+            if self.allowed == 0:
+                raise Unavailable("down again")
+            self.allowed -= 1
+        if self.refused and any(self.refused in line.data for line in lines):
+            raise TooLarge("no")
         self.sizes.append(len(lines))
         self.lines += lines
 
@@ -66,6 +77,11 @@ async def logging_to(store: Store | None = None, **options: object) -> AsyncIter
     finally:
         kept.open.set()
         await logs.close()
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return the spill file and what was taken of it."""
+    return sorted(file for file in path.parent.glob(f"{path.name}*") if file.suffix != ".lock")
 
 
 def spilled(path: Path) -> list[str]:
@@ -162,6 +178,7 @@ class TestOverflow:
             store.open.set()
             await logs.drain()
             await logs.drain()
+            await eventually(lambda: not logs._pipeline.delivery._returns.busy)
             return store.messages(), seen
 
     async def test_by_level(self) -> None:
@@ -183,9 +200,9 @@ class TestOverflow:
         path = tmp_path / "new" / "spill.jsonl"
         messages, seen = await self.lost(Overflow.BLOCK, spill=str(path))
         assert seen == []
-        kept = [text for text in messages + spilled(path) if "log records" not in text and text != "held"]
+        kept = [text for text in messages if "log records" not in text and text != "held"]
         assert sorted(kept) == sorted(f"{level} {n}" for n in range(6) for level in ("debug", "info", "warn", "error"))
-        assert path.stat().st_mode & 0o777 == 0o600
+        assert leftovers(path) == []
 
     async def test_block_in_a_thread_waits(self) -> None:
         async with logging_to(queue=4, overflow=Overflow.BLOCK, block_timeout=60.0) as (logs, store):
@@ -208,8 +225,10 @@ class TestOverflow:
         async with logging_to(queue=4, spill=str(path)) as (logs, store):
             for number in range(20):
                 logs.error(str(number))
-            await logs.flush()
-            assert sorted(map(int, store.messages() + spilled(path))) == list(range(20))
+            assert len(spilled(path)) > 0
+            assert path.stat().st_mode & 0o777 == 0o600
+            logs.error("20")
+            await eventually(lambda: sorted(map(int, store.messages())) == list(range(21)))
 
 
 class TestFailingStore:
@@ -233,13 +252,127 @@ class TestFailingStore:
             for number in range(3):
                 logs.info(str(number))
                 await logs.drain()
-            store.always = None
-            logs.info("works")
-            await logs.flush()
             assert spilled(path) == ["0", "1", "2"]
-            assert store.messages() == ["works"]
             assert seen == [Spilled("logging", "default", 1, str(path))] * 3
         assert capsys.readouterr().err.count("fails (unavailable)") == 1
+
+    async def test_what_was_spilled_is_stored_once_the_store_works(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(returning, "_CHUNK", 1024)
+        path = tmp_path / "spill.jsonl"
+        async with logging_to(spill=str(path), retries=0) as (logs, store):
+            returned: list[Returned] = []
+            logs.scope.environment.bus.subscribe(Returned, returned.append)
+            store.always = Unavailable("down")
+            for number in range(30):
+                logs.info(str(number), padding="x" * 100)
+                await logs.drain()
+            store.always = None
+            logs.info("works")
+            await eventually(lambda: len(store.lines) == 31)
+            assert store.messages() == ["works", *(str(number) for number in range(30))]
+            assert sum(event.count for event in returned) == 30
+            assert len(returned) > 3
+            await eventually(lambda: leftovers(path) == [])
+
+    async def test_where_the_store_fails_again_the_rest_waits_and_no_line_is_stored_twice(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(returning, "_CHUNK", 1024)
+        path = tmp_path / "spill.jsonl"
+        async with logging_to(spill=str(path), retries=0) as (logs, store):
+            store.always = Unavailable("down")
+            for number in range(30):
+                logs.info(str(number), padding="x" * 100)
+                await logs.drain()
+            store.always, store.allowed = None, 3
+            logs.info("works for a while")
+            await eventually(lambda: store.allowed == 0 and not logs._pipeline.delivery._returns.busy)
+            some = len(store.lines)
+            assert 1 < some < 31
+            assert len(leftovers(path)) == 1
+            store.allowed = None
+            logs.info("works")
+            await eventually(lambda: len(store.lines) == 32)
+            assert sorted(store.messages()) == sorted(["works for a while", "works", *map(str, range(30))])
+
+    async def test_the_next_process_stores_it_and_a_torn_line_harms_nothing(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "spill.jsonl"
+        async with logging_to(spill=str(path), retries=0) as (logs, store):
+            store.always = Unavailable("down")
+            logs.info("before")
+            await logs.drain()
+        with path.open("ab") as file:
+            file.write(b'no record\n{"timestamp":"2026-01')
+        async with logging_to(spill=str(path), retries=0) as (logs, store):
+            await logs.drain()
+            assert leftovers(path) == [path]  # One that only reads leaves it alone.
+            logs.info("after")
+            await eventually(lambda: store.messages() == ["after", "before"])
+            await eventually(lambda: leftovers(path) == [])
+        assert "no record\n" in capsys.readouterr().err
+
+    def test_what_was_stored_and_not_noted_has_the_same_id_again(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(returning, "_CHUNK", 1024)
+        path = tmp_path / "spill.jsonl"
+        Spill(path, 10**6).write([line(n, f"{n}", padding="x" * 2000 * (n == 5)).data for n in range(20)])
+        seen: list[str] = []
+        stored: dict[str, list[Line]] = {}
+        for _ in range(100):
+            taken = returning.Taken(path)
+            if not taken.open():
+                break
+            chunk = taken.chunk()
+            if chunk is None:
+                taken.remove()
+            else:
+                assert stored.setdefault(chunk.batch, chunk.lines) == chunk.lines
+                seen.append(chunk.batch)
+                if seen.count(chunk.batch) == 2:  # The first time the process died here.
+                    taken.stored(chunk)
+            taken.close()
+        assert leftovers(path) == []
+        assert [found.at for lines in stored.values() for found in lines] == list(range(20))
+        assert all(seen.count(batch) == 2 for batch in stored)
+
+    def test_two_processes_do_not_take_the_same(self, tmp_path: Path) -> None:
+        path = tmp_path / "spill.jsonl"
+        Spill(path, 10**6).write([line(1, "one").data])
+        one, other = returning.Taken(path), returning.Taken(path)
+        assert one.open()
+        Spill(path, 10**6).write([line(2, "meanwhile").data])
+        assert not other.open()
+        one.close()
+        assert other.open()
+        chunk = other.chunk()
+        assert chunk is not None
+        assert [found.at for found in chunk.lines] == [1]
+        other.close()
+
+    async def test_a_line_that_the_store_refuses_keeps_no_other_from_being_stored(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        path = tmp_path / "spill.jsonl"
+        async with logging_to(spill=str(path), retries=0) as (logs, store):
+            store.refused = b"long"
+            for number in range(4):
+                logs.info("long" if number == 2 else str(number))
+            await logs.drain()
+            await eventually(lambda: '"message":"long"' in (capsys.readouterr().err))
+            await eventually(lambda: leftovers(path) == [])
+            assert store.messages() == ["0", "1", "3"]
+
+    async def test_instances_do_not_share_a_file(self, tmp_path: Path) -> None:
+        path = tmp_path / "spill.jsonl"
+        async with open_logs(instance="audit/1", spill=str(path), retries=0) as logs:
+            logs._pipeline.delivery.spill([line(0, "kept apart")])
+        assert leftovers(path) == []
+        assert spilled(tmp_path / "spill.audit%2F1.jsonl") == ["kept apart"]
 
     @pytest.mark.parametrize("failure", [ValueError("a defect"), Internal("no")])
     async def test_standard_error_is_the_last_resort(
@@ -279,6 +412,21 @@ class TestEnd:
             logs.info("waiting")
             await logs.close()
         assert spilled(path) == ["under way", "waiting"]
+
+    async def test_the_handler_of_sigterm_is_set_while_nobody_else_has_one(self) -> None:
+        before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            async with open_logs():
+                async with open_logs():
+                    stood_in = signal.getsignal(signal.SIGTERM)
+                assert signal.getsignal(signal.SIGTERM) == stood_in != signal.SIG_DFL
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            async with open_logs():
+                assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def test_a_process_that_ends_without_closing_spills(self, tmp_path: Path) -> None:
         code = (
@@ -355,3 +503,4 @@ async def test_losses_and_redactions_are_measured() -> None:
         assert names["noobly_log_records_total", ("instance", "default"), ("level", "info")] == 1
         assert names["noobly_log_redactions_total", ("instance", "default")] == 1
         assert names["noobly_log_lost_total", ("instance", "default"), ("reason", "spilled")] == 0
+        assert names["noobly_log_returned_total", ("instance", "default")] == 0

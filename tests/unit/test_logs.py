@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
 
 from noobly.core.correlation import bind, correlated
-from noobly.core.errors import InvalidArgument
+from noobly.core.errors import InvalidArgument, Unavailable
 from noobly.core.events import Event
+from noobly.core.streams import Skipped
 from noobly.logging import Entry, ExceptionInfo, Logs, Record, open_logs
 from noobly.logging.driver import Line
 from noobly.logging.events import LevelChanged, Purged, Searched
+from noobly.testing import eventually
 
 NOW = "2026-11-23T04:45:45.000001Z"
 
 
 async def messages(logs: Logs) -> list[str]:
     return [record.message async for record in logs.search_all()]
+
+
+def rotations(folder: Path) -> int:
+    return len(list(folder.glob("app.log.2*")))
 
 
 class TestCalls:
@@ -151,3 +159,68 @@ class TestReading:
             await logs.drain()
             assert await logs.purge(datetime(2026, 11, 23, 4, 45, 46, tzinfo=UTC)) == 1
             assert seen == [Purged("logging", "default", 1)]
+
+
+class TestTail:
+    async def test_all_who_share_a_file_are_heard_once_through_rotations(self, tmp_path: Path) -> None:
+        url = f"file://{tmp_path}/app.log?max_bytes=1024"
+        async with open_logs(url, linger=0.001) as one, open_logs(url, linger=0.001) as other:
+            async with aclosing(one.tail("number")) as records:
+                first = asyncio.create_task(anext(records))
+                await eventually(lambda: one._tails.readers == 1)
+                for number in range(60):
+                    (one if number % 3 else other).info(f"number {number}", padding="x" * 50)
+                    await asyncio.gather(one.drain(), other.drain())
+                heard = [await first, *[await anext(records) for _ in range(59)]]
+            assert [record.message for record in heard if isinstance(record, Record)] == [
+                f"number {number}" for number in range(60)
+            ]
+            assert rotations(tmp_path) > 3
+
+    async def test_it_ends_with_its_instance(self) -> None:
+        async with open_logs() as logs, aclosing(logs.tail()) as records:
+            ended = asyncio.create_task(anext(records, None))
+            await eventually(lambda: logs._tails.readers == 1)
+            await logs.close()
+            assert await ended is None
+
+    async def test_one_who_is_overtaken_is_told(self) -> None:
+        async with open_logs("memory://?max_records=10") as logs, aclosing(logs.tail()) as records:
+            first = asyncio.create_task(anext(records))
+            await eventually(lambda: logs._tails.readers == 1)
+            logs.info("0")
+            assert isinstance(await first, Record)
+            await logs.write([Entry(message=f"{number}") for number in range(1, 26)])
+            assert await anext(records) == Skipped(15)
+            assert [one.message for one in [await anext(records) for _ in range(10)] if isinstance(one, Record)] == [
+                f"{number}" for number in range(16, 26)
+            ]
+
+    async def test_a_store_that_fails_for_a_while_ends_nothing(self, tmp_path: Path) -> None:
+        path, away = tmp_path / "app.log", tmp_path / "away.log"
+        async with open_logs(f"file://{path}", spill="", retries=0) as logs, aclosing(logs.tail()) as records:
+            first = asyncio.create_task(anext(records))
+            await eventually(lambda: logs._tails.readers == 1)
+            path.rename(away)
+            path.mkdir()
+            with pytest.raises(Unavailable):
+                await logs.search()
+            path.rmdir()
+            away.rename(path)
+            logs.info("there again")
+            found = await first
+            assert isinstance(found, Record)
+            assert found.message == "there again"
+
+    async def test_what_reading_logs_itself_wakes_nobody(self) -> None:
+        async with open_logs(level="debug", capture=True, linger=0.001) as logs, aclosing(logs.tail()) as records:
+            logging.getLogger("noobly.operation").setLevel(logging.DEBUG)
+            first = asyncio.create_task(anext(records))
+            await eventually(lambda: logs._tails.readers == 1)
+            logs.info("one")
+            found = await first
+            assert isinstance(found, Record)
+            assert found.message == "one"
+            follows = [record async for record in logs.search_all("logging.follow")]
+            logging.getLogger("noobly.operation").setLevel(logging.NOTSET)
+            assert follows == []

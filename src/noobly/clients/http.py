@@ -6,7 +6,7 @@ import asyncio
 import gzip
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, aclosing
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import httpx2
 import msgspec
@@ -16,6 +16,7 @@ from noobly.clients.sse import Parser, ServerEvent, events
 from noobly.core.config import Config, Secret
 from noobly.core.correlation import HEADER, correlation_id
 from noobly.core.errors import ConfigError, Internal, NooblyError, Unavailable, by_code
+from noobly.core.journal import INSIDE
 from noobly.core.public import Route
 from noobly.core.remote import REMOTE_LIMITS
 from noobly.core.scope import Environment
@@ -75,6 +76,17 @@ class Received(NamedTuple):
     content_type: str
 
 
+class _Client(httpx2.AsyncClient):
+    """A client whose requests are the suite's own business."""
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        inside = INSIDE.set(True)
+        try:
+            return await super().send(request, **options)
+        finally:
+            INSIDE.reset(inside)
+
+
 class HttpCaller:
     """Calls one instance on one server over kept-open connections."""
 
@@ -101,9 +113,7 @@ class HttpCaller:
         limits = httpx2.Limits(
             max_connections=self._config.connections, max_keepalive_connections=self._config.connections
         )
-        client = httpx2.AsyncClient(
-            base_url=self._base, headers=headers, timeout=timeout, limits=limits, trust_env=False
-        )
+        client = _Client(base_url=self._base, headers=headers, timeout=timeout, limits=limits, trust_env=False)
         self._client = await stack.enter_async_context(client)
 
     async def capabilities(self, service: str) -> frozenset[str]:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, MutableMapping
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import cast
 
 import structlog
+
+INSIDE: ContextVar[bool] = ContextVar("noobly_inside", default=False)
+"""Whether a client of the suite itself is at work: what its library reports of each call is no news for users."""
 
 _PASSED = ("exc_info", "stack_info", "stacklevel")
 

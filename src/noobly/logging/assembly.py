@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
-from typing import cast
+from itertools import chain
 
+import msgspec
 from opentelemetry import trace
 from opentelemetry.context import Context as TraceContext
 
@@ -38,11 +39,12 @@ class Source:
 
 
 Item = tuple[
-    float, int, str, dict[str, object] | bytes, Source, Context, TraceContext, ExceptionInfo | None
+    float, int, str, dict[str, object] | msgspec.Raw, Source, Context, TraceContext, ExceptionInfo | None
 ]  # fmt: skip
 """A record in the queue: seconds since the epoch, severity, message, attributes (plain values by name, or already
 encoded and redacted), source, context, trace and exception. A tuple, for making one is on each caller's way."""
 
+_encode_lines = msgspec.json.Encoder().encode_lines
 _LEVELS = {
     number: b'Z","level":"%b","severity_number":%d,"message":' % (name.encode(), number)
     for number, name in NAMES.items()
@@ -58,22 +60,22 @@ class Assembler:
 
     def lines(self, items: Sequence[Item]) -> list[Line]:
         """Return the items as lines, in their order, redacted."""
-        pieces = self._pieces(items)
         made: list[Line] = []
-        second, day = 0, b""
-        texts = iter(pieces)
-        for item, message, attributes in zip(items, texts, texts, strict=True):
-            when, severity, _, _, source, context, traced, exception = item
+        second, day = 1 << 62, b""
+        pieces = iter(self._pieces(items) if items else ())
+        for (when, severity, _, _, source, context, traced, exception), message, attributes in zip(
+            items, pieces, pieces, strict=True
+        ):
             at = int(when * 1e6)
             if not 0 <= at - second < 1_000_000:
                 second = at - at % 1_000_000
-                day = stamp(second)[:20].encode()
-            thousands, units = divmod(at - second, 1000)
-            ids = _ids(context, traced) if context.correlation_id or traced else b""
-            told = b',"exception":' + encode(exception) if exception else b""
+                day = b'{"timestamp":"' + stamp(second)[:20].encode()
+            micro = at - second
+            ids = _ids(context, traced) if traced or context.correlation_id else b""
             line = b"".join((
-                b'{"timestamp":"', day, _DIGITS[thousands], _DIGITS[units], _LEVELS[severity],
-                message, source.encoded, ids, attributes, told, b"}",
+                day, _DIGITS[micro // 1000], _DIGITS[micro % 1000], _LEVELS[severity], message, source.encoded, ids,
+                b',"attributes":' if attributes else b"", attributes,
+                b',"exception":%b}' % encode(exception) if exception else b"}",
             ))  # fmt: skip
             made.append(Line(at, severity, line))
         return made
@@ -123,29 +125,35 @@ class Assembler:
         return ExceptionInfo(text(exception.type, 200), text(exception.message), text(exception.stacktrace, _STACK))
 
     def _pieces(self, items: Sequence[Item]) -> list[bytes]:
-        """Return message and attributes of each item in turn, as they stand in its line."""
-        harmless, found = self._redactor.harmless, list[bytes]()
-        for item in items:
-            attributes = item[3]
-            try:
-                if attributes.__class__ is bytes:
-                    found += (encode(item[2]), b',"attributes":' + attributes)
-                elif not attributes:
-                    found += (encode(item[2]), b"")
-                elif harmless(cast("dict[str, object]", attributes)):
-                    found += (encode(item[2]), b',"attributes":' + encode(attributes))
-                else:
-                    found += self._named(item)
-            except (TypeError, ValueError, OverflowError):
-                found += self._careful(item)
-        if max(map(len, found), default=0) > LONGEST or self._redactor.suspects(b"\n".join(found)):
-            return self._searched(items, found)
-        return found
+        """Return message and attributes of each item in turn, as they stand in its line; empty for no attributes."""
+        data = self._together(items) or b"\n".join([piece for item in items for piece in self._alone(item)])
+        # JSON has no line end within a line, so each line is one piece.
+        pieces = data.split(b"\n")
+        if max(map(len, pieces)) > LONGEST or self._redactor.suspects(data):
+            return self._searched(items, pieces)
+        return pieces
 
-    def _named(self, item: Item) -> tuple[bytes, bytes]:
-        if self._redactor.names(cast("dict[str, object]", item[3])):
-            return encode(item[2]), b',"attributes":' + encode(item[3])
-        return self._careful(item)
+    def _together(self, items: Sequence[Item]) -> bytes | None:
+        """Return the pieces encoded in one go, or None where an item needs a closer look."""
+        attributes = [item[3] for item in items]
+        named = [one for one in attributes if one.__class__ is dict]
+        if not self._redactor.harmless(chain.from_iterable(named)):
+            return None
+        try:
+            data = _encode_lines(list(chain.from_iterable(zip([item[2] for item in items], attributes, strict=True))))
+        except (TypeError, ValueError, OverflowError):
+            return None
+        data = data[:-1]
+        return data if all(named) else data.replace(b"\n{}\n", b"\n\n").removesuffix(b"{}")
+
+    def _alone(self, item: Item) -> tuple[bytes, bytes]:
+        attributes = item[3]
+        if isinstance(attributes, dict) and not self._redactor.names(attributes):
+            return self._careful(item)
+        try:
+            return encode(item[2]), _members(encode(attributes))
+        except (TypeError, ValueError, OverflowError):
+            return self._careful(item)
 
     def _searched(self, items: Sequence[Item], pieces: list[bytes]) -> list[bytes]:
         suspects = self._redactor.suspects
@@ -157,8 +165,12 @@ class Assembler:
 
     def _careful(self, item: Item) -> tuple[bytes, bytes]:
         attributes = item[3]
-        made = attributes if isinstance(attributes, bytes) else encode(self._redactor.clean(attributes))
-        return encode(self._redactor.text(item[2])), b',"attributes":' + made if made != b"{}" else b""
+        made = encode(self._redactor.clean(attributes) if isinstance(attributes, dict) else attributes)
+        return encode(self._redactor.text(item[2])), _members(made)
+
+
+def _members(encoded: bytes) -> bytes:
+    return b"" if encoded == b"{}" else encoded
 
 
 def _ids(context: Context, traced: TraceContext) -> bytes:

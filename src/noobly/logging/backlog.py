@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from operator import itemgetter
 
 from noobly.logging.assembly import Item
@@ -118,5 +119,5 @@ class Backlog:
 def _popped(queue: deque[Item], most: int) -> list[Item]:
     taken: list[Item] = []
     with suppress(IndexError):  # Another thread may take the last one at any time; what was taken before stays.
-        taken.extend(queue.popleft() for _ in range(min(most, len(queue))))
+        taken.extend(islice(iter(queue.popleft, None), min(most, len(queue))))
     return taken

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, cast
 
 import structlog
 
-from noobly.core.journal import Said
+from noobly.core.correlation import current
+from noobly.core.journal import INSIDE, Said
+from noobly.logging.assembly import Source
 from noobly.logging.formats import severity
 from noobly.logging.levels import from_stdlib, to_stdlib
 from noobly.logging.pipeline import WRITING, Pipeline
 from noobly.logging.plain import shown
+from noobly.logging.record import Level
 
 _OWN = "noobly."
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -34,7 +37,7 @@ class Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Take a record in; never raises."""
-        if WRITING.get():
+        if WRITING.get() or (record.levelno < logging.WARNING and INSIDE.get() and not record.name.startswith(_OWN)):
             return
         try:
             self._put(record)
@@ -51,6 +54,7 @@ class Handler(logging.Handler):
             service, instance = str(attributes.pop("service", "")), str(attributes.pop("instance", ""))
         source = self._pipeline.levels.source(record.name, service, instance)
         if source.threshold > level:
+            _hold(self._pipeline, level, lambda: _message(record), attributes, source, record.created)
             return
         if record.stack_info:
             attributes["stack"] = record.stack_info
@@ -58,6 +62,20 @@ class Handler(logging.Handler):
         if error is None and record.exc_text:
             attributes["exception"] = record.exc_text
         self._pipeline.put(level, _message(record), attributes, source, error, record.created)
+
+
+def _hold(
+    pipeline: Pipeline,
+    level: int,
+    message: Callable[[], str],
+    attributes: dict[str, object],
+    source: Source,
+    at: float | None = None,
+) -> None:
+    """Keep a DEBUG record that is below the level for the case that its request fails."""
+    ring = current().ring
+    if ring is not None and level == Level.DEBUG:
+        pipeline.hold(ring, level, message(), attributes, source, at)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -121,6 +139,8 @@ class StructlogSink:
         if source.threshold <= level:
             error = _error(attributes.pop("exc_info", None))
             self._pipeline.put(level, cast(str, message), attributes, source, error)
+        else:
+            _hold(self._pipeline, level, lambda: shown(message), attributes, source)
         raise structlog.DropEvent
 
 

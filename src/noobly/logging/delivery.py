@@ -11,13 +11,14 @@ from noobly.core.clock import fresh_id
 from noobly.core.errors import NooblyError, TooLarge, Unavailable
 from noobly.core.scope import Scope
 from noobly.logging.driver import Line
-from noobly.logging.events import Spilled
+from noobly.logging.events import Returned, Spilled
 from noobly.logging.formats import renderer
 from noobly.logging.options import LogsOptions
-from noobly.logging.spill import Spill, to_stderr
+from noobly.logging.returning import Returns
+from noobly.logging.spill import Spill, path_of, to_stderr
 
 Store = Callable[[str, Sequence[Line]], Awaitable[None]]
-"""Stores a batch under its id."""
+"""Stores a batch under its id; may be called while an earlier call is under way."""
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 2.0
@@ -34,6 +35,7 @@ class Delivery:
     Attributes:
         counts: Records delivered so far, by severity.
         spilled: Records spilled so far.
+        returned: Records stored so far of those that had been spilled, by this process or another one.
         slow: The store took longer for the last batch than records may linger.
         hurried: The instance is closing: failures are not tried again.
     """
@@ -42,11 +44,13 @@ class Delivery:
         self._scope = scope
         self._options = options
         self._store = store
-        self._spill = Spill(options.spill, options.spill_bytes)
+        path = path_of(options.spill, scope.instance)
+        self._spill = Spill(path, options.spill_bytes)
+        self._returns = Returns(path, self._once, self._returned)
         self._show = renderer(options.console, colour=sys.stderr.isatty()) if options.console else None
         self._down = False
         self.counts: Counter[int] = Counter()
-        self.spilled = 0
+        self.spilled = self.returned = 0
         self.slow = False
         self.hurried = False
 
@@ -69,14 +73,27 @@ class Delivery:
         if lines:
             path = self._spill.write([line.data for line in lines])
             self.spilled += len(lines)
+            self._returns.due = True
             scope = self._scope
             scope.environment.bus.emit(Spilled(scope.service, scope.instance, len(lines), path))
+
+    async def close(self) -> None:
+        """End what goes on in the background."""
+        await self._returns.close()
+
+    def _returned(self, lines: Sequence[Line]) -> None:
+        self.count(lines)
+        self.returned += len(lines)
+        scope = self._scope
+        scope.environment.bus.emit(Returned(scope.service, scope.instance, len(lines)))
 
     async def _stored(self, lines: Sequence[Line]) -> None:
         failure = await self._tried(lines)
         if failure is None:
             self._down = False
             self.count(lines)
+            if not self.hurried:
+                self._returns.soon()
         elif isinstance(failure, TooLarge) and len(lines) > 1:
             half = len(lines) // 2
             await self._stored(lines[:half])

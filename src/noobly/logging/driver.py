@@ -18,7 +18,7 @@ PageSize = Annotated[int, Whole(1, 10_000)]
 BatchId = Annotated[str, Text(1, 64)]
 
 
-class Line(msgspec.Struct, frozen=True, array_like=True):
+class Line(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One record on its way into a store.
 
     Args:
@@ -60,6 +60,20 @@ class Found(msgspec.Struct, frozen=True):
     after: str | None
 
 
+class Followed(msgspec.Struct, frozen=True):
+    """Lines that were stored since a place, oldest first.
+
+    Args:
+        lines: The lines.
+        after: The place behind them.
+        missed: Lines that were dropped before they could be returned, where that is known.
+    """
+
+    lines: list[bytes]
+    after: str
+    missed: int = 0
+
+
 class Count(msgspec.Struct, frozen=True):
     """How many records of a level fall into the bucket that begins at ``at`` (microseconds since the epoch)."""
 
@@ -81,6 +95,11 @@ class LogDriver(Driver, Protocol):
     @operation(idempotent=True)
     async def search(self, query: Query, after: str | None, limit: PageSize, /) -> Found:
         """Return matching lines, newest first."""
+        ...
+
+    @operation(idempotent=True)
+    async def follow(self, after: str | None, limit: PageSize, /) -> Followed:
+        """Return the lines stored since a place, by whichever process; without a place, only the one behind all."""
         ...
 
     @operation(idempotent=True)

@@ -19,6 +19,12 @@ class Spilled(Event, frozen=True):
     path: str
 
 
+class Returned(Event, frozen=True):
+    """Records that had been spilled to a file are stored now."""
+
+    count: int
+
+
 class LevelChanged(Event, frozen=True):
     """The level was changed at run time; ``logger`` is empty for all."""
 

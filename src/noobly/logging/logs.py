@@ -11,7 +11,7 @@ from noobly.core.errors import InvalidArgument
 from noobly.core.events import Event
 from noobly.core.public import public, public_stream
 from noobly.core.scope import Scope
-from noobly.core.streams import Feed, Skipped
+from noobly.core.streams import Skipped
 from noobly.logging.driver import Count, Line, LogDriver, Query
 from noobly.logging.entries import Entry, LogPage
 from noobly.logging.events import LevelChanged, Purged, Searched
@@ -20,6 +20,7 @@ from noobly.logging.options import LevelName, LogsOptions
 from noobly.logging.query import condition, pairs
 from noobly.logging.record import Record
 from noobly.logging.sugar import LogsSugar, Value
+from noobly.logging.tailing import Tails
 
 _FRESH = 1.0
 """Seconds that a search waits for this process's own records to be stored."""
@@ -38,18 +39,18 @@ class Logs(LogsSugar):
 
     def __init__(self, driver: LogDriver, scope: Scope, options: LogsOptions) -> None:
         self._driver = driver
-        self._feed = Feed[bytes]()
+        self._tails = Tails(driver)
         self._sink = self._store
         self._begin(scope, options)
 
     async def close(self) -> None:
         """Store what waits; what cannot be stored in time is spilled."""
         await self._end()
-        self._feed.close()
+        self._tails.close()
 
     async def _store(self, batch: str, lines: Sequence[Line]) -> None:
         await self._driver.append(batch, lines)
-        self._show(lines)
+        self._tails.wake()
 
     @public("POST", "records", permission="write")
     async def write(self, records: Sequence[Entry]) -> int:
@@ -124,7 +125,9 @@ class Logs(LogsSugar):
     async def tail(
         self, text: str = "", *, level: str = "", at_least: str = "", attributes: Sequence[str] = ()
     ) -> AsyncGenerator[Record | Skipped]:
-        """Yield records as this instance stores them, from now on; ``Skipped`` stands for those that came too fast.
+        """Yield records as they are stored, from now on, by every process that shares the store.
+
+        ``Skipped`` stands for those that came too fast.
 
         Args:
             text: As for ``search``.
@@ -136,7 +139,7 @@ class Logs(LogsSugar):
             InvalidArgument: A level or an attribute is wrong.
         """
         meant = condition(_query(text, level, at_least, None, None, pairs(attributes)))
-        async with aclosing(self._feed.read(lambda line: meant(line) is not None)) as lines:
+        async with aclosing(self._tails.read(meant)) as lines:
             async for line in lines:
                 yield line if isinstance(line, Skipped) else decode(line)
 
@@ -199,16 +202,12 @@ class Logs(LogsSugar):
         """Return when all that was stored so far would survive the end of the process; see ``flush``."""
         await self._driver.flush()
 
-    def _show(self, lines: Sequence[Line]) -> None:
-        for line in lines if self._feed.readers else ():
-            self._feed.publish(line.data)
-
     async def _keep(self, batch: str, lines: Sequence[Line]) -> None:
         admit = self._pipeline.assembler.admit
         kept = [admit(line) for line in lines]
         if kept:
             await self._driver.append(batch, kept)
-            self._show(kept)
+            self._tails.wake()
             self._pipeline.delivery.count(kept)
 
     def _record(self, entry: Entry, now: str) -> Record:

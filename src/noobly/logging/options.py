@@ -56,7 +56,8 @@ class LogsOptions(Config, frozen=True, kw_only=True):
         batch_bytes: Bytes of one batch; while records come faster, up to sixteen times that.
         linger: Seconds that a record waits for others before it is stored; errors do not wait.
         retries: Attempts to store a batch after the first one, with growing pauses.
-        spill: The file that takes what cannot be stored, as JSON lines; empty for standard error at once.
+        spill: The file that takes what cannot be stored, as JSON lines, until it can; empty for standard error at
+            once. A named instance puts its name before the file's suffix.
         spill_bytes: Its largest size; what is more goes to standard error.
         close_timeout: Seconds that closing waits for the store.
         sample_first: Records of the same level and message kept in each second; 0 for all. Errors are always kept.

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from contextvars import ContextVar
 
+import msgspec
 from opentelemetry.context import Context as TraceContext
 from opentelemetry.context import get_current as current_trace
 
@@ -30,6 +31,7 @@ from noobly.logging.events import Dropped
 from noobly.logging.formats import encode, level_of, severity
 from noobly.logging.levels import Levels
 from noobly.logging.options import LogsOptions
+from noobly.logging.parting import parting
 from noobly.logging.plain import PLAIN, shown
 from noobly.logging.record import Level
 from noobly.logging.redaction import Redactor
@@ -54,12 +56,13 @@ class Pipeline:
     Args:
         scope: The instance; its clock tells the time of records.
         options: The options of logging.
-        store: Stores a batch; called from one task only.
+        store: Stores a batch.
 
     Attributes:
         levels: The loggers and their levels.
         assembler: Makes lines.
         delivery: Takes lines to the store.
+        patience: Seconds that closing takes at most.
     """
 
     def __init__(self, scope: Scope, options: LogsOptions, store: Store) -> None:
@@ -82,6 +85,7 @@ class Pipeline:
         self._closing = False
         self._process = os.getpid()
         self._ends = ExitStack()
+        self.patience = options.close_timeout
         self._measure()
         self._task = self._loop.create_task(self._run(), name=f"logging writer {scope.instance}")
 
@@ -119,12 +123,20 @@ class Pipeline:
         except Exception:  # noqa: BLE001 - a log call never raises, whatever it was given
             self._lost["failed"] += 1
 
-    def hold(self, ring: Ring, severity: int, message: str, attributes: dict[str, object], source: Source) -> None:
+    def hold(
+        self,
+        ring: Ring,
+        severity: int,
+        message: str,
+        attributes: dict[str, object],
+        source: Source,
+        at: float | None = None,
+    ) -> None:
         """Keep a record below the level for the case that its request fails; never raises."""
         try:
-            context = current()
+            context, when = current(), self._now() if at is None else at
             kept = self._snapshot({**context.attributes, **attributes})
-            ring.keep(self._add, (self._now(), severity, shown(message), kept, source, context, current_trace(), None))
+            ring.keep(self._add, (when, severity, shown(message), kept, source, context, current_trace(), None))
         except Exception:  # noqa: BLE001 - a log call never raises, whatever it was given
             self._lost["failed"] += 1
 
@@ -153,7 +165,8 @@ class Pipeline:
         finally:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-            self._rescue()
+            await self.delivery.close()
+            self.rescue()
             self._ends.close()
 
     async def _run(self) -> None:
@@ -238,13 +251,13 @@ class Pipeline:
         if due:
             self._due.set()
 
-    def _snapshot(self, attributes: dict[str, object]) -> bytes:
-        return encode(self._redactor.clean(attributes))
+    def _snapshot(self, attributes: dict[str, object]) -> msgspec.Raw:
+        return msgspec.Raw(encode(self._redactor.clean(attributes)))
 
     def _spill(self, items: Sequence[Item]) -> None:
         self.delivery.spill(self._lines(items))
 
-    def _rescue(self) -> None:
+    def rescue(self) -> None:
         """Spill what nobody will write any more; a forked process leaves its parent's records alone."""
         if os.getpid() == self._process:
             while items := self._backlog.take(_SLICE):
@@ -252,11 +265,13 @@ class Pipeline:
 
     def _measure(self) -> None:
         meter, leave = self._scope.environment.meter, self._ends.callback
-        atexit.register(self._rescue)
-        leave(atexit.unregister, self._rescue)
+        atexit.register(self.rescue)
+        leave(atexit.unregister, self.rescue)
+        self._ends.enter_context(parting(self))
         labels = ("instance",)
         leave(meter.tallies("noobly_log_records", "Records stored.", (*labels, "level"), self._counted))
         leave(meter.tallies("noobly_log_lost", "Records not stored.", (*labels, "reason"), self._missed))
+        leave(meter.tallies("noobly_log_returned", "Records stored that were spilled before.", labels, self._returned))
         leave(meter.tallies("noobly_log_redactions", "Values redacted.", labels, self._redacted))
 
     def _counted(self) -> Rows:
@@ -267,12 +282,18 @@ class Pipeline:
         lost = {**self._lost, "spilled": self.delivery.spilled}
         return [((self._scope.instance, reason), count) for reason, count in lost.items()]
 
+    def _returned(self) -> Rows:
+        return [((self._scope.instance,), self.delivery.returned)]
+
     def _redacted(self) -> Rows:
         return [((self._scope.instance,), self._redactor.count)]
 
 
 def _batches(lines: Sequence[Line], limit: int) -> Iterator[Sequence[Line]]:
     """Yield lines in batches of about so many bytes."""
+    if lines and sum([len(line.data) for line in lines]) < limit:
+        yield lines
+        return
     begin = size = 0
     for at, line in enumerate(lines):
         size += len(line.data)

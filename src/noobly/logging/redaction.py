@@ -84,8 +84,11 @@ class Redactor:
     @staticmethod
     def suspects(data: bytes) -> bool:
         """Return whether encoded text may hold something to be replaced; False is certain."""
+        # A single byte is found many times faster than a text, and most lines have none.
+        if b"J" in data and b"eyJ" in data:
+            return True
         folded = data.translate(_FOLD, _GAPS)
-        if b"bearer" in folded or b"basic" in folded or b"eyj" in folded or _CARD in folded:
+        if b"bearer" in folded or b"basic" in folded or _CARD in folded:
             return True
         if b"@" in folded and b"://" in folded:
             return True

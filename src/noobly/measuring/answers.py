@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
 from noobly.core.errors import InvalidArgument
+from noobly.core.turns import gently
 from noobly.measuring import sketch
 from noobly.measuring.driver import Answer, Rollup
-from noobly.measuring.rollups import Row, distribution, merged
+from noobly.measuring.rollups import TOGETHER, Row, distribution, merged
 
 Moment = float | datetime
 """A point in time: seconds since the epoch, or a ``datetime`` with a time zone."""
@@ -47,7 +47,7 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     tier: float
 
 
-class Measurement(msgspec.Struct, frozen=True, kw_only=True):
+class Measurement(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A sample, or the average of those of one step where raw samples are no longer kept.
 
     Args:
@@ -77,7 +77,7 @@ class Measurements(msgspec.Struct, frozen=True, kw_only=True):
     more: bool
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class Point(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The samples of one step of a chart.
 
     Args:
@@ -167,9 +167,14 @@ def moment(value: Moment | None, name: str, default: float) -> float:
     return float(value)
 
 
-def whole(answer: Answer) -> Row | None:
+async def whole(answer: Answer) -> Row | None:
     """Return one row that stands for all rollups of an answer; None where there are none."""
-    return merged([_row(rollup) for rollup in answer.rollups]) if answer.rollups else None
+    rows: list[Row] = []
+    async for rollup in gently(answer.rollups):
+        rows.append(_row(rollup))
+        if len(rows) > TOGETHER:
+            rows = [merged(rows)]
+    return merged(rows) if rows else None
 
 
 def _row(rollup: Rollup) -> Row:
@@ -182,12 +187,14 @@ def percentile(row: Row, share: float) -> float:
     return row.max if found is None else min(max(found, row.min), row.max)
 
 
-def chart(answer: Answer) -> Points:
-    """Return the points of an answer, all series in one."""
-    steps: dict[float, list[Row]] = {}
-    for rollup in answer.rollups:
-        steps.setdefault(rollup.at, []).append(_row(rollup))
-    points = [_point(at, merged(steps[at], sketches=False)) for at in sorted(steps)]
+async def chart(answer: Answer) -> Points:
+    """Return the points of an answer, all series in one; its rollups are used up."""
+    steps: dict[float, list[Rollup]] = {}
+    async for rollup in gently(answer.rollups):
+        steps.setdefault(rollup.at, []).append(rollup)
+    # Each is let go with its step, for to let go of many thousands at once would take a while, too.
+    answer.rollups.clear()
+    points = [_point(at, merged(list(map(_row, steps.pop(at))), sketches=False)) async for at in gently(sorted(steps))]
     return Points(points=points, step=answer.step, tier=answer.tier)
 
 
@@ -203,10 +210,12 @@ def _point(at: float, row: Row) -> Point:
     )
 
 
-def measurements(answer: Answer, limit: int) -> Measurements:
+async def measurements(answer: Answer, limit: int) -> Measurements:
     """Return the first measurements of an answer that may have one more."""
-    found: Sequence[Rollup] = answer.rollups[:limit]
-    rows = [Measurement(at=one.at, value=one.sum / one.count, count=one.count, labels=one.labels) for one in found]
+    found = gently(answer.rollups[:limit])
+    rows = [
+        Measurement(at=one.at, value=one.sum / one.count, count=one.count, labels=one.labels) async for one in found
+    ]
     return Measurements(measurements=rows, tier=answer.tier, more=len(answer.rollups) > limit)
 
 

@@ -54,7 +54,7 @@ class Selector(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None = None
 
 
-class Rollup(msgspec.Struct, frozen=True, kw_only=True):
+class Rollup(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of the samples of one step of one series.
 
     Args:

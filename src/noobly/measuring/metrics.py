@@ -140,7 +140,7 @@ class Metrics(MetricSugar):
         if type(limit) is not int or not 1 <= limit <= _MOST_LISTED:
             raise InvalidArgument(f"limit must be a whole number of 1 to {_MOST_LISTED}, not {limit!r}")
         wanted = _selector(name, start, end, labels, limit=limit + 1)
-        return answers.measurements(await self._query(wanted, 0), limit)
+        return await answers.measurements(await self._query(wanted, 0), limit)
 
     @public("POST", "total", permission="read", idempotent=True)
     async def total(
@@ -246,7 +246,7 @@ class Metrics(MetricSugar):
         until = min(selector.end, self._now() + self.options.ahead)
         if until - selector.start > _MOST_POINTS * length:
             raise InvalidArgument(f"that is more than {_MOST_POINTS} points; make the step longer or the range shorter")
-        return answers.chart(await self._query(selector, length))
+        return await answers.chart(await self._query(selector, length))
 
     @public("GET", "series", permission="read")
     async def series(self, prefix: str = "", *, limit: int = 1000) -> SeriesList:
@@ -293,7 +293,7 @@ class Metrics(MetricSugar):
 
     async def _whole(self, selector: Selector) -> tuple[Row | None, float]:
         answer = await self._query(selector, math.inf)
-        return answers.whole(answer), answer.tier
+        return await answers.whole(answer), answer.tier
 
     def _rate(self, selector: Selector, row: Row | None) -> float | None:
         start = selector.start if math.isfinite(selector.start) or row is None else row.at

@@ -20,6 +20,8 @@ STEPS = (0.0, 10.0, 60.0, 3600.0)
 """Seconds per step of each tier; 0 for raw samples. Each divides the next."""
 
 TOP = len(STEPS) - 1
+TOGETHER = 64
+"""Rows that are merged at once."""
 ALWAYS = -math.inf
 """The floor of a tier that has lost nothing yet."""
 
@@ -86,17 +88,59 @@ def matches(labels: Sequence[tuple[str, str]], wanted: dict[str, str]) -> bool:
     return all(given.get(name, "") == value for name, value in wanted.items())
 
 
+class Frame(NamedTuple):
+    """How a question is answered: from which tier on, in steps of which length."""
+
+    selector: Selector
+    level: int
+    step: float
+
+
+class Cut(NamedTuple):
+    """What one series has of a range, as it was at that moment: rows, of each the share that counts, and labels."""
+
+    labels: dict[str, str]
+    start: float
+    parts: list[tuple[Iterable[Row], float]]
+
+
+def frame(selector: Selector, step: float, sources: Sequence[Source]) -> Frame:
+    """Return how a question about some series is answered."""
+    level = max((_finest(source, selector.start) for source in sources), default=0)
+    return Frame(selector, level, _widened(step, level))
+
+
+def cut(source: Source, how: Frame) -> Cut:
+    """Return what a series has of a range, which takes little time; what becomes of it makes no difference."""
+    bounds = _bounds(source, how.selector)
+    if bounds is None:
+        return Cut({}, 0.0, [])
+    spans = cover(*bounds, _coarsest(how.step, how.level), source.floors)
+    return Cut(dict(source.labels), bounds[0], [(source.rows(span), span.share) for span in spans])
+
+
+def reduced(how: Frame, cuts: Iterable[Cut]) -> Iterator[Rollup | None]:
+    """Yield the rollups of what was cut out; None before the next one is ready, where that takes a while."""
+    selector = how.selector
+    found = (_rollups(one, how) for one in cuts)
+    rollups = chain.from_iterable(found) if selector.limit is None else heapq.merge(*found, key=_at)
+    return islice(rollups, selector.limit)
+
+
+def answered(how: Frame, rollups: list[Rollup]) -> Answer:
+    """Return an answer with these rollups."""
+    return Answer(tier=STEPS[how.level], step=how.step, rollups=rollups)
+
+
 def answer(selector: Selector, step: float, sources: Sequence[Source]) -> Answer:
     """Return the rollups of some series; see ``MetricDriver.query``."""
-    level = max((_finest(source, selector.start) for source in sources), default=0)
-    wide = _widened(step, level)
-    found = [_rollups(source, selector, level, wide) for source in sources]
-    rollups = chain.from_iterable(found) if selector.limit is None else heapq.merge(*found, key=_at)
-    return Answer(tier=STEPS[level], step=wide, rollups=list(islice(rollups, selector.limit)))
+    how = frame(selector, step, sources)
+    found = reduced(how, (cut(source, how) for source in sources))
+    return answered(how, [rollup for rollup in found if rollup is not None])
 
 
-def _at(rollup: Rollup) -> float:
-    return rollup.at
+def _at(rollup: Rollup | None) -> float:
+    return math.nan if rollup is None else rollup.at
 
 
 def _finest(source: Source, start: float) -> int:
@@ -110,27 +154,26 @@ def _widened(step: float, level: int) -> float:
     return max(1, math.ceil(step / STEPS[level])) * STEPS[level]
 
 
-def _rollups(source: Source, selector: Selector, level: int, step: float) -> Iterator[Rollup]:
-    bounds = _bounds(source, selector)
-    if bounds is None:
-        return
-    labels = dict(source.labels)
-    spans = cover(*bounds, _coarsest(step, level), source.floors)
-    rows = (row for span in spans for row in _shared(source.rows(span), span.share, selector.sketches))
+def _rollups(one: Cut, how: Frame) -> Iterator[Rollup | None]:
+    selector, step, sketches = how.selector, how.step, how.selector.sketches
+    rows = (row for found, share in one.parts for row in _shared(found, share, sketches))
     if step == 0:
-        yield from (_rollup(labels, row.at, row) for row in rows)
+        yield from (_rollup(one.labels, row.at, row) for row in rows)
         return
     window: list[Row] = []
-    start = bounds[0]
+    start = one.start
     for row in rows:
-        at = bounds[0] if math.isinf(step) else row.at - row.at % step
+        at = one.start if math.isinf(step) else row.at - row.at % step
         if window and at != start:
-            yield _rollup(labels, start, merged(window, sketches=selector.sketches))
+            yield _rollup(one.labels, start, merged(window, sketches=sketches))
             window = []
         start = at
         window.append(row)
+        if len(window) > TOGETHER and selector.limit is None:
+            window = [merged(window, sketches=sketches)]
+            yield None
     if window:
-        yield _rollup(labels, start, merged(window, sketches=selector.sketches))
+        yield _rollup(one.labels, start, merged(window, sketches=sketches))
 
 
 def _rollup(labels: dict[str, str], at: float, row: Row) -> Rollup:

@@ -35,6 +35,7 @@ class Parts(NamedTuple):
 
     began: int
     current: int
+    size: int
     rotated: list[Rotated]
 
 
@@ -99,7 +100,8 @@ class LogFile:
     def parts(self) -> Parts:
         """Return all files as they are together at this moment; the caller closes the current one."""
         with self._locked():
-            return Parts(self._began(), os.open(self._path, os.O_RDONLY | os.O_CLOEXEC), rotated(self._path))
+            current = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            return Parts(self._began(), current, self._size(), rotated(self._path))
 
     def rotate(self) -> None:
         """Begin a new file, so that the current one may be changed."""

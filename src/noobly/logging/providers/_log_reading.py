@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from noobly.core.errors import InvalidArgument
-from noobly.logging.driver import Count, Found, Query
+from noobly.logging.driver import Count, Followed, Found, Query
 from noobly.logging.providers._log_file import LogFile
 from noobly.logging.providers._names import PACKED, Rotated
 from noobly.logging.providers._pages import MOST_COUNTS, PAGE_BYTES, Place, decode, encode, refuse_bucket
@@ -25,6 +25,8 @@ _LONGEST = 16 * 1024 * 1024
 """Bytes of the longest line that is read."""
 _LOOKED = 64 * 1024 * 1024
 """Bytes that one call looks at before it returns what it has, so that it stays short."""
+_FOLLOWED = 256 * 1024
+"""Bytes of lines after which a reader that follows gets what was found."""
 _AHEAD = 3600 * 1_000_000
 """Microseconds that a record's time may be ahead of when it was stored, for it to be found by time in any case."""
 
@@ -51,6 +53,18 @@ class Part:
             position += len(line)
             if line.endswith(b"\n"):
                 yield position, line[:-1]
+
+    def onwards(self, position: int, limit: int, size: int | None = None) -> tuple[list[bytes], int]:
+        """Return lines from a position on, up to a size, and the position behind them."""
+        lines: list[bytes] = []
+        left = _FOLLOWED if size is None else min(_FOLLOWED, size - position)
+        if position and self._read(position - 1, position) != b"\n":
+            return lines, position  # The file was shortened: what is behind this position was never there.
+        self._file.seek(position)
+        while left > 0 and len(lines) < limit and (line := self._file.readline(_LONGEST)).endswith(b"\n"):
+            lines.append(line[:-1])
+            position, left = position + len(line), left - len(line)
+        return lines, position
 
     def backwards(self, end: int | None) -> Lines:
         """Yield the lines before a position, the last one first.
@@ -134,6 +148,32 @@ def _fill(page: _Page, part: Part, end: int | None, meant: Condition) -> int | N
             elif page.tired:
                 return position - len(line) - 1
     return None
+
+
+def follow(log: LogFile, after: str | None, limit: int) -> Followed:
+    """Return lines of one file that were stored since a place, and the place behind them.
+
+    Raises:
+        InvalidArgument: The place is none.
+    """
+    place = None if after is None else decode(after)
+    found = log.parts()
+    with os.fdopen(found.current, "rb") as file:
+        if place is None or place.file > found.began:
+            return Followed([], encode(Place(found.began, found.size)))
+        for one in found.rotated:
+            if one.began >= place.file:
+                lines, position = _onwards(one, place.position if one.began == place.file else 0, limit)
+                if lines:
+                    return Followed(lines, encode(Place(one.began, position)))
+        begin = min(place.position, found.size) if place.file == found.began else 0
+        lines, position = Part(found.began, file).onwards(begin, limit, found.size)
+        return Followed(lines, encode(Place(found.began, position)))
+
+
+def _onwards(one: Rotated, position: int, limit: int) -> tuple[list[bytes], int]:
+    with opened(one) as file:
+        return ([], 0) if file is None else Part(one.began, file).onwards(position, limit)
 
 
 def count(log: LogFile, query: Query, bucket: int) -> list[Count]:

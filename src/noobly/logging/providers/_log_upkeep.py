@@ -21,6 +21,8 @@ from noobly.logging.providers._names import PACKED, UNFINISHED, Rotated, rotated
 from noobly.logging.query import condition
 
 _BLOCK = 256 * 1024
+_EFFORT = 3
+"""The level of gzip: files become a fifth larger than with the highest one, in a seventh of its time."""
 
 
 class Retention(NamedTuple):
@@ -108,7 +110,7 @@ def _rewrite(one: Rotated, lines: Iterator[bytes]) -> None:
         if not one.packed:
             file.writelines(line + b"\n" for line in lines)
             return
-        with gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+        with _packing(file) as packed:
             packed.writelines(line + b"\n" for line in lines)
 
 
@@ -118,9 +120,13 @@ def _pack(path: Path) -> None:
             return
         target = path.with_name(f"{path.name}{PACKED}")
         mode = path.stat().st_mode
-        with _replacement(target, mode) as file, gzip.GzipFile(fileobj=file, mode="wb", mtime=0) as packed:
+        with _replacement(target, mode) as file, _packing(file) as packed:
             shutil.copyfileobj(source, packed, _BLOCK)
         path.unlink()
+
+
+def _packing(file: BinaryIO) -> gzip.GzipFile:
+    return gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_EFFORT, mtime=0)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from noobly.core.checks import Limits
 from noobly.core.config import Config
 from noobly.core.errors import NooblyError, Unavailable
 from noobly.core.scope import Environment
-from noobly.logging.driver import Count, Found, Line, Query
+from noobly.logging.driver import Count, Followed, Found, Line, Query
 from noobly.logging.providers import _log_reading
 from noobly.logging.providers._log_file import LogFile, Schedule
 from noobly.logging.providers._log_upkeep import Retention, Upkeep, purge
@@ -101,8 +101,8 @@ class FileLogs:
 
     async def append(self, batch: str, lines: Sequence[Line], /) -> None:
         """See the protocol; ids are remembered for the latest 2,048 batches at least, restarts included."""
-        data = b"".join([part for line in lines for part in (line.data, b"\n")])
-        if data:
+        if lines:
+            data = b"\n".join([*(line.data for line in lines), b""])
             await self._run(self._writer, self._log.append, batch, data)
         if self._rotations != self._log.rotations or self._now() - self._round > _ROUND:
             self._look_after()
@@ -110,6 +110,10 @@ class FileLogs:
     async def search(self, query: Query, after: str | None, limit: int, /) -> Found:
         """See the protocol; newest is what was appended last. A page may be short before the end."""
         return await self._run(self._readers, _log_reading.search, self._log, query, after, limit)
+
+    async def follow(self, after: str | None, limit: int, /) -> Followed:
+        """See the protocol; lines may be fewer than there are."""
+        return await self._run(self._readers, _log_reading.follow, self._log, after, limit)
 
     async def counts(self, query: Query, bucket: int, /) -> list[Count]:
         """See the protocol."""

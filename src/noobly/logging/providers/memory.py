@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
+from itertools import islice
 from typing import Annotated
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from noobly.core.checks import Limits
 from noobly.core.config import Config
 from noobly.core.scope import Environment
-from noobly.logging.driver import Count, Found, Line, Query
+from noobly.logging.driver import Count, Followed, Found, Line, Query
 from noobly.logging.providers._pages import MOST_COUNTS, PAGE_BYTES, Place, decode, encode, refuse_bucket
 from noobly.logging.query import condition
 
@@ -78,6 +79,14 @@ class MemoryLogs:
             found.append(line.data)
             size += len(line.data)
         return Found(found, None)
+
+    async def follow(self, after: str | None, limit: int, /) -> Followed:
+        """See the protocol."""
+        end = self._first + len(self._lines)
+        begin = end if after is None else decode(after).position
+        first = min(max(begin, self._first), end)
+        lines = list(islice(self._lines, first - self._first, first - self._first + limit))
+        return Followed([line.data for line in lines], encode(Place(0, first + len(lines))), max(first - begin, 0))
 
     async def counts(self, query: Query, bucket: int, /) -> list[Count]:
         """See the protocol."""

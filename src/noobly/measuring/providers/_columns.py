@@ -8,13 +8,27 @@ from __future__ import annotations
 import math
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from noobly.measuring import sketch
 from noobly.measuring.rollups import ALWAYS, STEPS, Row, Span, begin, raw
 
 _SLACK = 8
 """A full tier drops this part of itself at once, for dropping from the front moves all that stays."""
+
+
+class Rows(Iterable[Row]):
+    """Copies of parts of columns, as rows."""
+
+    def __init__(self, make: Callable[..., Row], *columns: Sequence[object]) -> None:
+        self._make = make
+        self._columns = columns
+
+    def __len__(self) -> int:
+        return len(self._columns[0])
+
+    def __iter__(self) -> Iterator[Row]:
+        return map(self._make, *self._columns)
 
 
 class Samples:
@@ -41,7 +55,7 @@ class Samples:
     def rows(self, start: float, end: float) -> Iterable[Row]:
         """Return the samples within a range as rows."""
         low, high = bisect_left(self.at, start), bisect_left(self.at, end)
-        return map(raw, self.at[low:high], self.values[low:high])
+        return Rows(raw, self.at[low:high], self.values[low:high])
 
     def drop_before(self, cutoff: float) -> int:
         """Drop samples older than this; return how many."""
@@ -97,7 +111,7 @@ class Steps:
         self._write_sketch()
         low, high = bisect_left(self.at, start), bisect_left(self.at, end)
         figures = (figure[low:high] for figure in self._figures)
-        return map(Row, self.at[low:high], self._samples[low:high], *figures, self._sketches[low:high])
+        return Rows(Row, self.at[low:high], self._samples[low:high], *figures, self._sketches[low:high])
 
     def drop_before(self, cutoff: float) -> int:
         """Drop steps that ended by then; return how many."""

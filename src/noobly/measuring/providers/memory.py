@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from noobly.core.checks import Limits
 from noobly.core.scope import Environment
+from noobly.core.turns import gently
 from noobly.measuring.driver import Answer, Sample, Selector, SeriesInfo
 from noobly.measuring.providers._columns import Columns
 from noobly.measuring.providers._keeping import KeepingConfig
-from noobly.measuring.rollups import answer, matches
+from noobly.measuring.rollups import answered, cut, frame, matches, reduced
 
 Labels = tuple[tuple[str, str], ...]
-
-_AT_ONCE = 100
 
 
 class MemoryConfig(KeepingConfig, frozen=True, kw_only=True):
@@ -55,7 +53,10 @@ class MemoryMetrics:
     async def query(self, selector: Selector, step: float, /) -> Answer:
         """See the protocol."""
         metric = self._metrics.get(selector.name, {})
-        return answer(selector, step, [one for one in metric.values() if matches(one.labels, selector.labels)])
+        series = [one for one in metric.values() if matches(one.labels, selector.labels)]
+        how = frame(selector, step, series)
+        cuts = [cut(one, how) async for one in gently(series)]
+        return answered(how, [one async for one in gently(reduced(how, cuts)) if one is not None])
 
     async def series(self, prefix: str, limit: int, /) -> list[SeriesInfo]:
         """See the protocol."""
@@ -72,12 +73,10 @@ class MemoryMetrics:
         """See the protocol; series of which nothing is left are forgotten."""
         cutoffs = self._config.cutoffs(self._now())
         dropped = 0
-        for number, (name, one) in enumerate(self._all()):
+        async for name, one in gently(self._all()):
             dropped += one.drop_before(cutoffs)
             if one.empty:
                 self._forget(name, one.labels)
-            if number % _AT_ONCE == 0:
-                await asyncio.sleep(0)  # Thousands of series take their time; others shall not wait for it.
         return dropped
 
     def _all(self) -> list[tuple[str, Columns]]:

@@ -167,6 +167,36 @@ class LogDriverSuite:
         assert await driver.purge(BEGIN + 31) == 16
         assert await found(driver) == []
 
+    async def test_following_shows_every_line_once_oldest_first(self, driver: LogDriver) -> None:
+        await driver.append("0", [line(BEGIN, "before")])
+        begun = await driver.follow(None, 10)
+        assert begun.lines == []
+        assert (await driver.follow(begun.after, 10)).lines == []
+        for batch in range(1, 21):
+            lines = [line(BEGIN + batch * 5 + n, f"{batch}.{n}", padding="x" * 100) for n in range(5)]
+            await driver.append(f"{batch}", lines)
+        wanted = [f"{batch}.{n}" for batch in range(1, 21) for n in range(5)]
+        for limit in (1, 7, 10_000):
+            heard, place = list[str](), begun.after
+            while len(heard) < 100:
+                page = await driver.follow(place, limit)
+                assert 0 < len(page.lines) <= limit
+                heard, place = heard + [message(data) for data in page.lines], page.after
+            assert heard == wanted
+            assert (await driver.follow(place, limit)).lines == []
+
+    async def test_following_goes_on_after_a_purge(self, driver: LogDriver) -> None:
+        await driver.append("1", [line(BEGIN + n, f"{n}") for n in range(10)])
+        place = (await driver.follow(None, 10)).after
+        assert await driver.purge(BEGIN + 5) == 5
+        await driver.append("2", [line(BEGIN + 10, "10")])
+        assert [message(data) for data in (await driver.follow(place, 10)).lines] == ["10"]
+
+    @pytest.mark.parametrize("place", ["", "x", "AAAA", "kgEC!"])
+    async def test_a_place_that_was_made_up_is_refused(self, driver: LogDriver, place: str) -> None:
+        with pytest.raises(InvalidArgument, match="cursor"):
+            await driver.follow(place, 10)
+
     async def test_many_at_once(self, driver: LogDriver) -> None:
         batches = [[line(BEGIN + n, f"{batch}.{n}") for n in range(10)] for batch in range(50)]
         await asyncio.gather(*(driver.append(f"{n}", lines) for n, lines in enumerate(batches)))

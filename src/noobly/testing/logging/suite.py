@@ -51,7 +51,7 @@ class Embedded:
 
     async def readers(self, logs: Logs) -> int:
         """See the protocol."""
-        return logs._feed.readers
+        return logs._tails.readers
 
 
 class LogsSuite:
