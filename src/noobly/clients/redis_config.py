@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -83,6 +84,24 @@ def redis_client(config: RedisConfig, environment: Environment) -> RedisClient:
         return addresses[0]
 
     return RedisConnection(resolve, options, chance=environment.chance)
+
+
+def redis_listener(config: RedisConfig, environment: Environment) -> RedisConnection:
+    """Return a connection to one node of a cluster, to the next one at each attempt, not yet started.
+
+    What is published at any node of a cluster is pushed by all.
+
+    Raises:
+        ConfigError: The parts of the URL do not fit together.
+    """
+    nodes = cycle([_address(host, 6379) for host in config.hosts.split(",")])
+    match = _SCHEMES.fullmatch(config.scheme)
+    tls = _tls(config) if match is not None and match[2] else None
+
+    async def resolve() -> RedisAddress:
+        return next(nodes)
+
+    return RedisConnection(resolve, _options(config, "", tls), chance=environment.chance)
 
 
 def _behind_sentinel(

@@ -23,6 +23,8 @@ BUFFER_BYTES = 1 << 20
 """Unsent bytes at which callers begin to wait."""
 
 _DEMOTED = frozenset(("READONLY", "MASTERDOWN"))
+_CONFIRMED = frozenset((b"subscribe", b"unsubscribe"))
+"""Pushes that stand where the reply to a command would."""
 _MORE = object()
 _pack = cast("Callable[[Command], bytes]", hiredis.pack_command)
 
@@ -135,7 +137,7 @@ class RedisWire(asyncio.Protocol):
             reader.feed(data)
             while (reply := reader.gets()) is not _MORE:
                 kind = type(reply)
-                if kind is hiredis.PushNotification:
+                if kind is hiredis.PushNotification and reply[0] not in _CONFIRMED:
                     self._loop.call_soon(self._on_push, reply)
                     continue
                 slot = pending.popleft()

@@ -18,6 +18,7 @@ from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
 from noobly.clients.sqlite_file import Durability, File, Schema
+from noobly.clients.sqlite_turn import Turn
 from noobly.core.errors import Closed, NooblyError, RateLimited, Unavailable
 
 __all__ = ["Database", "Durability", "Schema", "Work"]
@@ -32,6 +33,7 @@ _TOGETHER = 1000
 class _Job(NamedTuple, Generic[T]):
     work: Work[T]
     done: asyncio.Future[T]
+    durability: Durability
 
 
 _Outcome = tuple[_Job[object], object, BaseException | None]
@@ -63,6 +65,7 @@ class Database:
     ) -> None:
         self._file = File(path, schema=schema, durability=durability, busy_timeout=busy_timeout, prepare=prepare)
         self._name = self._file.path.name
+        self._durability = self._set = durability
         self._readers = readers
         self._most = waiting
         self._waiting = 0
@@ -104,6 +107,20 @@ class Database:
             RateLimited: Too many writes wait.
             Closed: The database is not open.
         """
+        return await self._write(work, self._durability)
+
+    async def write_relaxed(self, work: Work[T]) -> T:
+        """Run work as ``write`` does, but do not wait for the disk for its sake.
+
+        A power failure may undo it, unless a later ``write`` had returned.
+
+        Raises:
+            RateLimited: Too many writes wait.
+            Closed: The database is not open.
+        """
+        return await self._write(work, Durability.PROCESS)
+
+    async def _write(self, work: Work[T], durability: Durability) -> T:
         if not self._open:
             raise Closed(f"the database {self._name} is not open")
         if self._waiting >= self._most:
@@ -111,7 +128,7 @@ class Database:
         done: asyncio.Future[T] = self._loop.create_future()
         self._waiting += 1
         try:
-            self._jobs.put(_Job[object](work, done))  # type: ignore[arg-type]  # the queue holds jobs of all results
+            self._jobs.put(_Job[object](work, done, durability))  # type: ignore[arg-type]  # the queue holds jobs of all results
             return await done
         finally:
             self._waiting -= 1
@@ -137,6 +154,7 @@ class Database:
                 reading = self._file.connect()
                 self._idle.put(reading)
                 reading.execute("PRAGMA query_only = ON")
+            self._turn = Turn(self._file.path)
         except BaseException:
             writing.close()
             self._close_readers()
@@ -179,7 +197,9 @@ class Database:
 
     def _commit(self, jobs: Sequence[_Job[object]]) -> list[_Outcome]:
         try:
-            self._writing.execute("BEGIN IMMEDIATE")
+            self._require({job.durability for job in jobs})
+            with self._turn.held():
+                self._writing.execute("BEGIN IMMEDIATE")
             outcomes = [_attempt(self._writing, job) for job in jobs]
             self._writing.execute("COMMIT")
         except BaseException as error:  # noqa: BLE001 - whatever it was goes to all who wait, and the thread lives on
@@ -187,6 +207,13 @@ class Database:
                 self._writing.execute("ROLLBACK")
             return [(job, None, error) for job in jobs]
         return outcomes
+
+    def _require(self, asked: set[Durability]) -> None:
+        """Let the next commit survive what the strictest of its jobs asks for, and with it all commits before."""
+        durability = Durability.POWER if Durability.POWER in asked else Durability.PROCESS
+        if durability is not self._set:
+            self._writing.execute(f"PRAGMA synchronous = {durability.value}")
+            self._set = durability
 
     async def _close(self, opening: asyncio.Future[sqlite3.Connection]) -> None:
         await asyncio.shield(asyncio.ensure_future(self._shut(opening)))
@@ -200,6 +227,7 @@ class Database:
             self._jobs.put(None)
             await asyncio.to_thread(self._writer.join)
             await asyncio.to_thread(self._reading.shutdown)
+        self._turn.close()
         await asyncio.to_thread(self._close_readers)
         await asyncio.to_thread(opening.result().close)
 

@@ -11,6 +11,7 @@ from typing import TypeVar, cast
 
 from msgspec.structs import replace
 
+from noobly.core.capability import Capability
 from noobly.core.errors import Closed, Unsupported
 from noobly.core.operation import Call, Driver, Operation, operations
 
@@ -29,6 +30,7 @@ class Bound:
         self.scheme = driver.scheme
         self.in_process = driver.in_process
         self.limits = driver.limits
+        self.features: frozenset[Capability] = getattr(driver, "features", frozenset())
         self.provider = driver
 
 

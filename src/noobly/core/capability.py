@@ -1,6 +1,7 @@
 """What a provider can do beyond the core operations of its service.
 
-A capability is never typed by hand: a provider has it when it has the methods that are marked as needing it.
+A provider has a capability when it has the methods that are marked as needing it. Only where a capability is an
+argument of an operation that every provider has, the provider names it itself, in ``features``.
 """
 
 from __future__ import annotations

@@ -71,3 +71,19 @@ def seconds(value: Seconds | None, name: str) -> float | None:
     if not 0 < number < 1e10:
         raise InvalidArgument(f"{name} must be more than 0 and less than 1e10 seconds, not {number}")
     return float(number)
+
+
+def pause(value: Seconds | None, name: str) -> float:
+    """Return a length of time that may be none at all as float seconds; None is 0.
+
+    Args:
+        value: Seconds or a timedelta, 0 included.
+        name: The argument's name, for the message.
+
+    Raises:
+        InvalidArgument: It is not a number, not finite, or less than zero.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, int | float) and not isinstance(number, bool) and number == 0:
+        return 0.0
+    return seconds(number, name) or 0.0

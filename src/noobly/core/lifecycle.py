@@ -54,6 +54,10 @@ class Tasks:
         await asyncio.gather(*running, return_exceptions=True)
 
 
+class Handle:
+    """Base of what portable types hand out that has async methods of its own, which the blocking facade makes plain."""
+
+
 class Portable:
     """Base of what users hold of a service: one instance, which knows its siblings by name."""
 
@@ -67,6 +71,13 @@ class Portable:
 
     async def _end(self) -> None:
         """End what ``_begin`` began."""
+
+    async def start(self) -> None:
+        """Begin what takes time; an instance on another server has nothing to begin."""
+
+    async def close(self) -> None:
+        """End it; whatever is asked of it afterwards raises ``Closed``."""
+        await self._end()
 
     def __getitem__(self, instance: str) -> Self:
         """Return the sibling with this name: ``noobly.caching["sessions"]``.

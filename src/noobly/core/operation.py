@@ -121,9 +121,14 @@ def _checks(member: Callable[..., object]) -> Sequence[tuple[int, str, Check]]:
 
 
 def capabilities(protocol: type[object], driver: Driver) -> frozenset[Capability]:
-    """Return what a provider can do beyond the core, derived from the methods it has."""
-    return frozenset(
+    """Return what a provider can do beyond the core: the methods it has, and the features it names.
+
+    ``features`` are the capabilities that are arguments of core operations, and so show in no method.
+    """
+    by_method = frozenset(
         operation.needs
         for operation in operations(protocol)
         if operation.needs is not None and hasattr(driver, operation.name)
     )
+    features: frozenset[Capability] = getattr(driver, "features", frozenset())
+    return by_method | features

@@ -60,6 +60,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         returns: The type of the answer; of a stream, the type of its items.
         doc: The method's docstring.
         streams: It is an async iterator, whose items travel one by one as server-sent events.
+        waits: It waits for something, and takes it in hand; it is cancelled when its caller leaves.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     returns: object
     doc: str
     streams: bool = False
+    waits: bool = False
 
 
 class _Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,7 @@ class _Mark(msgspec.Struct, frozen=True, kw_only=True):
     fails_open: Callable[[], object] | None
     local: tuple[str, ...]
     streams: bool = False
+    waits: bool = False
 
 
 def public(
@@ -98,6 +101,7 @@ def public(
     idempotent: bool | None = None,
     fails_open: Callable[[], object] | None = None,
     local: Sequence[str] = (),
+    waits: bool = False,
 ) -> Callable[[Method], Method]:
     """Declare a method of a portable type as public.
 
@@ -111,6 +115,7 @@ def public(
         fails_open: Makes the answer of a remote instance whose server cannot be reached: for reads that a store
             which is down answers too. With ``absent``, the caller's own value is that answer.
         local: Arguments that stay with the caller.
+        waits: It waits for something and takes it in hand, so the server cancels it when its caller leaves.
     """
 
     def mark(method: Method) -> Method:
@@ -123,6 +128,7 @@ def public(
             idempotent=verb != "POST" if idempotent is None else idempotent,
             fails_open=fails_open,
             local=(*local, *([absent] if absent else [])),
+            waits=waits,
         )
         setattr(method, MARK, declared)
         return method
@@ -201,6 +207,7 @@ def _route(name: str, member: Callable[..., object], mark: _Mark) -> Route:
         returns=_items(hints["return"]) if mark.streams else hints.get("return", None),
         doc=inspect.getdoc(member) or "",
         streams=mark.streams,
+        waits=mark.waits,
     )
 
 

@@ -7,13 +7,14 @@ JSON is the default. msgpack (``application/msgpack``) keeps bytes inside values
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
 from types import NoneType
 from typing import NamedTuple, cast
 from urllib.parse import urlencode
 
 import msgspec
 
-from noobly.core.clock import Seconds, seconds
+from noobly.core.clock import Seconds, pause
 from noobly.core.errors import Internal, InvalidArgument
 from noobly.core.public import Param, Route
 
@@ -60,8 +61,8 @@ def _packed(value: object) -> tuple[bytes, str]:
 
 
 def _checked(route: Route, param: Param, value: object) -> object:
-    if param.duration:
-        return seconds(cast(Seconds | None, value), param.name)
+    if param.duration:  # Whether it may be 0 is for the method to say, where it is called.
+        return None if value is None else pause(cast(Seconds, value), param.name)
     if param.anything:
         return value
     try:
@@ -81,6 +82,8 @@ def _query(arguments: Mapping[str, object]) -> str:
 def _text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Enum):
+        return _text(value.value)
     return value if isinstance(value, str) else repr(value)
 
 

@@ -208,6 +208,8 @@ def make(
     if configure is not None:
         return provider(cast(Config, configure(settings.url, values)), environment)
     known = provider.Config.__struct_fields__
+    for name in set(known).intersection(settings.options.__struct_fields__):  # What both have, the service decides.
+        values[name] = getattr(settings.options, name)
     for name in values:
         if name not in known:
             unknown(name, (*known, *others), f"the {settings.url.scheme} provider")
