@@ -4,6 +4,7 @@ from noobly.testing.clock import FakeClock, FixedChance, eventually
 from noobly.testing.proxy import TcpProxy
 from noobly.testing.servers import (
     SERVERS,
+    Node,
     OwnedServer,
     Reply,
     RunningServer,
@@ -11,6 +12,8 @@ from noobly.testing.servers import (
     ServerMissing,
     ServerSpec,
     free_port,
+    node,
+    node_or_skip,
     obtain,
     private,
     private_or_skip,
@@ -22,6 +25,7 @@ __all__ = [
     "SERVERS",
     "FakeClock",
     "FixedChance",
+    "Node",
     "OwnedServer",
     "Reply",
     "RunningServer",
@@ -31,6 +35,8 @@ __all__ = [
     "TcpProxy",
     "eventually",
     "free_port",
+    "node",
+    "node_or_skip",
     "obtain",
     "private",
     "private_or_skip",

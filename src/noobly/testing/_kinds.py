@@ -3,84 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-from collections.abc import Callable, Mapping
-from enum import Enum
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
-
-LOOPBACK = "127.0.0.1"
-_PROBE_TIMEOUT = 0.5
-
-
-class Reply(Enum):
-    """What a readiness probe heard."""
-
-    READY = "ready"
-    LOCKED = "locked"
-    """It speaks the protocol but wants credentials."""
-    SILENT = "silent"
-
-
-class ServerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """How to start and recognise one kind of server.
-
-    Args:
-        name: Its name here, and in ``NOOBLY_TEST_<NAME>_URL``.
-        default_port: The port on which one that already runs is expected.
-        scheme: The scheme of its URL.
-        package: The apt package that installs it.
-        program: The executable to run.
-        arguments: Returns the program's arguments for a port and an empty folder, which it may prepare first.
-        probe: Asks a host and port one harmless question of the protocol.
-        patience: Seconds a start may take.
-        grace: Seconds from SIGTERM to SIGKILL.
-    """
-
-    name: str
-    default_port: int
-    scheme: str
-    package: str
-    program: str
-    arguments: Callable[[int, Path], list[str]]
-    probe: Callable[[str, int], Reply]
-    patience: float = 10.0
-    grace: float = 5.0
-
-    @property
-    def variable(self) -> str:
-        """The environment variable that names a server of this kind by URL."""
-        return f"NOOBLY_TEST_{self.name.upper()}_URL"
-
-    @property
-    def installed(self) -> str | None:
-        """The path of the program; None if it is not installed."""
-        return shutil.which(self.program)
-
-    @property
-    def listening(self) -> bool:
-        """Whether one answers on the standard port of this machine, without asking for credentials."""
-        return self.probe(LOOPBACK, self.default_port) is Reply.READY
-
-    def url(self, port: int) -> str:
-        """Return the URL of such a server on loopback."""
-        return f"{self.scheme}://{LOOPBACK}:{port}"
-
-
-def _ask(host: str, port: int, question: bytes) -> bytes:
-    try:
-        with socket.create_connection((host, port), timeout=_PROBE_TIMEOUT) as link:
-            link.sendall(question)
-            return link.recv(512)
-    except OSError:
-        return b""
+from noobly.testing._rabbitmq import RABBITMQ
+from noobly.testing._spec import LOOPBACK, Reply, ServerSpec, ask
 
 
 def _redis_probe(host: str, port: int) -> Reply:
-    answer = _ask(host, port, b"PING\r\n")
+    answer = ask(host, port, b"PING\r\n")
     if answer.startswith(b"-NOAUTH"):
         return Reply.LOCKED
     return Reply.READY if answer.startswith(b"+PONG") else Reply.SILENT
@@ -92,7 +24,7 @@ def _redis_arguments(port: int, folder: Path) -> list[str]:
 
 
 def _memcached_probe(host: str, port: int) -> Reply:
-    return Reply.READY if _ask(host, port, b"version\r\n").startswith(b"VERSION ") else Reply.SILENT
+    return Reply.READY if ask(host, port, b"version\r\n").startswith(b"VERSION ") else Reply.SILENT
 
 
 def _memcached_arguments(port: int, _folder: Path) -> list[str]:
@@ -100,9 +32,14 @@ def _memcached_arguments(port: int, _folder: Path) -> list[str]:
     return [*user, "-l", LOOPBACK, "-p", str(port), "-U", "0", "-m", "64"]
 
 
+def _get(host: str, port: int, path: str) -> bytes:
+    """Return the first bytes of a good answer to an HTTP request; none if it failed."""
+    answer = ask(host, port, f"GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
+    return answer if answer[8:12] == b" 200" else b""
+
+
 def _prometheus_probe(host: str, port: int) -> Reply:
-    answer = _ask(host, port, f"GET /-/ready HTTP/1.0\r\nHost: {host}\r\n\r\n".encode())
-    return Reply.READY if answer.startswith(b"HTTP/1.0 200") else Reply.SILENT
+    return Reply.READY if _get(host, port, "/-/ready") else Reply.SILENT
 
 
 def _prometheus_arguments(port: int, folder: Path) -> list[str]:
@@ -117,6 +54,30 @@ def _prometheus_arguments(port: int, folder: Path) -> list[str]:
     listen = ["--web.listen-address", f"{LOOPBACK}:{port}", "--log.level", "warn"]
     storage = ["--storage.tsdb.path", str(folder / "data"), "--enable-feature", "exemplar-storage"]
     return ["--config.file", str(config), *storage, *listen]
+
+
+def _moto_probe(host: str, port: int) -> Reply:
+    # Port 5000 is anybody's: the framework's name tells it from a server that has a page for every path.
+    return Reply.READY if b"Werkzeug" in _get(host, port, "/moto-api/") else Reply.SILENT
+
+
+def _moto_arguments(port: int, _folder: Path) -> list[str]:
+    return ["--host", LOOPBACK, "--port", str(port)]
+
+
+def _ministack_probe(host: str, port: int) -> Reply:
+    return Reply.READY if b"x-amzn-requestid" in _get(host, port, "/_ministack/health").lower() else Reply.SILENT
+
+
+def _ministack_arguments(_port: int, _folder: Path) -> list[str]:
+    return []
+
+
+def _ministack_environment(port: int, folder: Path) -> Mapping[str, str]:
+    """Return settings that keep it to its port and folder, and away from any Docker daemon."""
+    listen = {"GATEWAY_PORT": str(port), "BIND_HOST": LOOPBACK, "MINISTACK_HOST": LOOPBACK}
+    storage = {"TMPDIR": str(folder), "S3_DATA_DIR": str(folder / "s3")}
+    return {**listen, **storage, "SFTP_ENABLED": "0", "IOT_MTLS_ENABLED": "0", "DOCKER_HOST": f"unix://{folder}/none"}
 
 
 _KINDS = (
@@ -147,6 +108,28 @@ _KINDS = (
         program="prometheus",
         arguments=_prometheus_arguments,
         probe=_prometheus_probe,
+        patience=20.0,
+    ),
+    RABBITMQ,
+    ServerSpec(
+        name="moto",
+        default_port=5000,
+        scheme="http",
+        requirements=("moto==5.2.5", "flask", "flask-cors"),
+        program="moto_server",
+        arguments=_moto_arguments,
+        probe=_moto_probe,
+        patience=20.0,
+    ),
+    ServerSpec(
+        name="ministack",
+        default_port=4566,
+        scheme="http",
+        requirements=("ministack==1.5.33",),
+        program="ministack",
+        arguments=_ministack_arguments,
+        environment=_ministack_environment,
+        probe=_ministack_probe,
         patience=20.0,
     ),
 )

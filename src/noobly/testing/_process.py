@@ -7,7 +7,7 @@ import random
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Our death closes the pipe, and the child must not outlive us: not even SIGKILL leaves it behind.
@@ -55,14 +55,16 @@ class Process:
     Args:
         argv: The program and its arguments.
         folder: The working directory; ``output.log`` is written there.
+        environment: What is added to the environment of this process.
     """
 
-    def __init__(self, argv: Sequence[str], folder: Path) -> None:
+    def __init__(self, argv: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None) -> None:
         self._log = folder / "output.log"
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(
                 argv,
                 cwd=folder,
+                env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

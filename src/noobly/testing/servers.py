@@ -24,11 +24,14 @@ from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
 from noobly.core.errors import InvalidArgument
-from noobly.testing._kinds import LOOPBACK, SERVERS, Reply, ServerSpec
+from noobly.testing._installed import Node, ServerMissing, node
+from noobly.testing._kinds import SERVERS
 from noobly.testing._process import Process, free_port
+from noobly.testing._spec import LOOPBACK, Reply, ServerSpec
 
 __all__ = [
     "SERVERS",
+    "Node",
     "OwnedServer",
     "Reply",
     "RunningServer",
@@ -36,6 +39,8 @@ __all__ = [
     "ServerMissing",
     "ServerSpec",
     "free_port",
+    "node",
+    "node_or_skip",
     "obtain",
     "private",
     "private_or_skip",
@@ -44,10 +49,7 @@ __all__ = [
 ]
 
 _POLL = 0.005
-
-
-class ServerMissing(Exception):
-    """No such server is named, running or installed; the message says what to install."""
+_NODE = "node"
 
 
 class ServerFailed(Exception):
@@ -108,14 +110,14 @@ class OwnedServer(RunningServer):
     def __init__(self, spec: ServerSpec, *args: str) -> None:
         program = spec.installed
         if program is None:
-            advice = f"run scripts/servers install, or apt-get install {spec.package}"
-            raise ServerMissing(f"{spec.program} is not installed: {advice}")
+            raise ServerMissing(f"{spec.program} is not installed: {spec.advice}")
         super().__init__(spec, spec.url(free_port()))
         self._folder = Path(tempfile.mkdtemp(prefix=f"noobly-{spec.name}-"))
         self._process: Process | None = None
         atexit.register(self.close)
         try:
-            self._argv = [program, *spec.arguments(self.port, self._folder), *args]
+            self._argv = [*spec.wrapper, program, *spec.arguments(self.port, self._folder), *args]
+            self._environment = spec.environment(self.port, self._folder)
             self.start()
         except BaseException:
             self.close()
@@ -133,7 +135,7 @@ class OwnedServer(RunningServer):
         self.stop()
         if self.spec.probe(self.host, self.port) is not Reply.SILENT:
             raise ServerFailed(f"port {self.port} for {self.spec.name} was taken by another server meanwhile")
-        self._process = Process(self._argv, self._folder)
+        self._process = Process(self._argv, self._folder, self._environment)
         self._wait(self._process)
 
     def _wait(self, process: Process) -> None:
@@ -227,13 +229,15 @@ def private(name: str, *args: str) -> OwnedServer:
 def required() -> frozenset[str]:
     """Return the kinds that must not be missing: ``NOOBLY_REQUIRE_SERVERS``, "all" or names between commas.
 
+    Beside the keys of ``SERVERS`` there is "node", which is Node.js with its packages.
+
     Raises:
         InvalidArgument: It names a kind the launcher does not know.
     """
     names = [part.strip() for part in os.environ.get("NOOBLY_REQUIRE_SERVERS", "").split(",")]
     if names == ["all"]:
-        return frozenset(SERVERS)
-    return frozenset(_spec(name).name for name in names if name)
+        return frozenset({*SERVERS, _NODE})
+    return frozenset(name if name == _NODE else _spec(name).name for name in names if name)
 
 
 def _give_up(name: str, missing: ServerMissing) -> NoReturn:
@@ -264,3 +268,11 @@ def private_or_skip(name: str, *args: str) -> Iterator[OwnedServer]:
         _give_up(name, missing)
     with server:
         yield server
+
+
+def node_or_skip() -> Node:
+    """Return Node.js with its packages for a pytest fixture, like ``node``, under the rule of ``server_or_skip``."""
+    try:
+        return node()
+    except ServerMissing as missing:
+        _give_up(_NODE, missing)

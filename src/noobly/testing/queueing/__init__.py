@@ -1,0 +1,68 @@
+"""The conformance suite of queueing: what every provider must do, seen through ``Queues``.
+
+    class TestMine(QueueSuite):
+        @pytest.fixture
+        def harness(self) -> QueueHarness:
+            return EmbeddedQueues("mine://", capabilities=frozenset({Can.DELAY}))
+
+Each theme is a class of its own, to be used alone while a provider is being written.
+"""
+
+from pkgutil import iter_modules
+
+import pytest
+
+# Before the themes are imported, so that their asserts explain themselves.
+pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
+
+from noobly.testing.queueing.consuming import ConsumingTheme  # noqa: E402 - see above
+from noobly.testing.queueing.failing import FailingTheme  # noqa: E402
+from noobly.testing.queueing.harness import EmbeddedQueues, QueueHarness, ServerQueues  # noqa: E402
+from noobly.testing.queueing.inspecting import InspectingTheme  # noqa: E402
+from noobly.testing.queueing.leases import LeasesTheme  # noqa: E402
+from noobly.testing.queueing.lifecycle import EventsTheme, LifecycleTheme  # noqa: E402
+from noobly.testing.queueing.ordering import OrderingTheme  # noqa: E402
+from noobly.testing.queueing.refusals import RefusalsTheme  # noqa: E402
+from noobly.testing.queueing.sending import SendingTheme  # noqa: E402
+from noobly.testing.queueing.sorting import DedupTheme, DelaysTheme, PriorityTheme, TtlTheme  # noqa: E402
+from noobly.testing.queueing.waiting import WaitingTheme  # noqa: E402
+
+__all__ = [
+    "ConsumingTheme",
+    "DedupTheme",
+    "DelaysTheme",
+    "EmbeddedQueues",
+    "EventsTheme",
+    "FailingTheme",
+    "InspectingTheme",
+    "LeasesTheme",
+    "LifecycleTheme",
+    "OrderingTheme",
+    "PriorityTheme",
+    "QueueHarness",
+    "QueueSuite",
+    "RefusalsTheme",
+    "SendingTheme",
+    "ServerQueues",
+    "TtlTheme",
+    "WaitingTheme",
+]
+
+
+class QueueSuite(
+    SendingTheme,
+    LeasesTheme,
+    FailingTheme,
+    OrderingTheme,
+    PriorityTheme,
+    DelaysTheme,
+    DedupTheme,
+    TtlTheme,
+    WaitingTheme,
+    ConsumingTheme,
+    InspectingTheme,
+    RefusalsTheme,
+    EventsTheme,
+    LifecycleTheme,
+):
+    """All themes together."""
