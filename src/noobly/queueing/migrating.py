@@ -1,0 +1,127 @@
+"""Taking over a queue of nooblyjs, which is a Redis list of JSON texts, pushed on the left and popped on the right."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import cast
+
+import msgspec
+
+from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply, classify
+from noobly.clients.redis_config import RedisConfig, redis_client
+from noobly.core.config import load, parse_url
+from noobly.core.errors import Internal, InvalidArgument, Unavailable
+from noobly.core.scope import Environment
+from noobly.queueing.messages import Outbound
+from noobly.queueing.queues import Queues
+
+_MOST = 1000
+
+
+@asynccontextmanager
+async def connected(url: str, environment: Environment) -> AsyncIterator[RedisClient]:
+    """Connect to the server that holds a list, for the body of an ``async with``.
+
+    Args:
+        url: As that of the Redis provider, such as ``redis://localhost/0?password=env:REDIS_PASSWORD``.
+        environment: What the client gets its chance from.
+
+    Raises:
+        ConfigError: The URL is wrong.
+        Unavailable: The server does not answer.
+    """
+    client = redis_client(load(RedisConfig, parse_url(url), {}), environment)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def waiting(client: RedisClient, key: str) -> int:
+    """Return how many messages of a nooblyjs list are still to be moved.
+
+    Raises:
+        Conflict: The key holds no list.
+        Unavailable: Redis failed.
+    """
+    return sum(cast("list[int]", await _all(client, [("LLEN", key), ("LLEN", _aside(key))])))
+
+
+async def migrate(
+    client: RedisClient,
+    key: str,
+    queues: Queues,
+    queue: str,
+    *,
+    batch: int = 100,
+    advance: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Move all messages of a nooblyjs list to a queue, the oldest first; what is no JSON goes as text.
+
+    Nothing is lost: messages wait in the list ``<key>:migrating`` until they are sent. Calling it again after an
+    interruption goes on there; it may send again up to ``batch`` messages whose sending was interrupted. No two calls
+    may move the same list at once; nooblyjs may go on pushing.
+
+    Args:
+        client: Connected to the server that holds the list.
+        key: The list's key.
+        queues: Where the messages go.
+        queue: The queue they go to.
+        batch: How many are moved together, up to 1000.
+        advance: Is told how many have just been moved.
+
+    Returns:
+        How many were moved.
+
+    Raises:
+        InvalidArgument: ``batch`` is out of bounds.
+        Conflict: The key holds no list.
+        Unavailable: Redis failed, or the queue did not take a message, which is still in the list then.
+    """
+    if type(batch) is not int or not 1 <= batch <= _MOST:
+        raise InvalidArgument(f"batch must be a whole number of 1 to {_MOST}, not {batch!r}")
+    aside, moved = _aside(key), 0
+    while texts := await _put_aside(client, key, aside, batch):
+        moved += await _send(client, aside, texts, queues, queue)
+        advance(len(texts))
+    return moved
+
+
+def _aside(key: str) -> str:
+    return f"{key}:migrating"
+
+
+async def _put_aside(client: RedisClient, key: str, aside: str, batch: int) -> list[bytes]:
+    """Return what waits to be sent, oldest first: of an interrupted call, else the next ones."""
+    (held,) = await _all(client, [("LRANGE", aside, -batch, -1)])
+    if held:
+        return cast("list[bytes]", held)[::-1]
+    found = await _all(client, [("LMOVE", key, aside, "RIGHT", "LEFT")] * batch)
+    return [text for text in found if isinstance(text, bytes)]
+
+
+async def _send(client: RedisClient, aside: str, texts: Sequence[bytes], queues: Queues, queue: str) -> int:
+    sent = await queues.send_many(queue, [Outbound(message=_message(text)) for text in texts])
+    done = [text for text, receipt in zip(texts, sent, strict=True) if not receipt.error]
+    await _all(client, [("LREM", aside, -1, text) for text in done])
+    if len(done) < len(texts):
+        error = next(receipt.error for receipt in sent if receipt.error)
+        raise Unavailable(f"queue {queue!r} did not take a message, which waits in the list {aside!r}: {error}")
+    return len(done)
+
+
+def _message(text: bytes) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text.decode(errors="replace")
+
+
+async def _all(client: RedisClient, commands: Sequence[Command]) -> list[Reply]:
+    replies = await client.execute_many(commands)
+    for reply in replies:
+        if isinstance(reply, RedisReplyError):
+            raise classify(reply) or Internal(f"redis refused to move messages: {reply}") from reply
+    return cast("list[Reply]", replies)

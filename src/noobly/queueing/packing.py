@@ -1,0 +1,278 @@
+"""From what users send to what is stored, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from noobly.core.checks import Limits, Text
+from noobly.core.clock import Clock, fresh_id, pause, seconds
+from noobly.core.codec import DECODE_JSON, UNREADABLE, Codec, Damaged, damaged, decode, encode
+from noobly.core.errors import InvalidArgument, TooLarge, Unsupported
+from noobly.queueing.driver import RECEIPT, Can, Leased, Posted, QueueDriver
+from noobly.queueing.messages import DeadLetter, Delivery, Outbound, Peeked
+from noobly.queueing.options import QueueOptions
+
+_NAME = Text(1, 256).compile("the name", Limits())
+_HEADER = Text(0, 1024 * 1024).compile("a header", Limits())
+_REASON = Text(0, 1024 * 1024).compile("reason", Limits())
+_REASON_KEPT = 1000
+_RECEIPT = RECEIPT.compile("the receipt", Limits())
+_HEADER_BYTES = 16 * 1024
+
+
+class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename={"codec": "c", "expires": "x", "headers": "h"}):
+    """What travels beside a body; a message of somebody else's has none and is read as JSON."""
+
+    codec: int = Codec.JSON
+    expires: float = 0.0
+    headers: dict[str, str] = {}
+
+
+_PLAIN = _Envelope()
+_read_envelope = msgspec.json.Decoder(_Envelope).decode
+_write_envelope = msgspec.json.Encoder().encode
+
+
+class Packer:
+    """Packs and unpacks the messages of one instance."""
+
+    def __init__(self, options: QueueOptions, clock: Clock, driver: QueueDriver) -> None:
+        self._driver = driver
+        self._codec = Codec[options.codec.upper()]
+        self._options = options
+        self._now = clock.time
+        self._most = min(options.message_bytes, driver.limits.value_bytes)
+        self._ordered = options.groups != "fair"
+        self._fair = options.groups != "ordered"
+        self._simple = self._codec is Codec.JSON and options.ttl is None
+
+    def plain(self, queue: str, message: object) -> Posted:
+        """Return a message of which nothing is asked but that it is delivered; see ``pack``."""
+        if not self._simple or isinstance(message, bytes | bytearray | memoryview):
+            return self.pack(queue, Outbound(message=message))
+        return Posted(id=fresh_id(), body=self._body(queue, message, Codec.JSON))
+
+    def _body(self, queue: str, message: object, codec: Codec) -> bytes:
+        body = encode(message, codec, f"queue {queue!r}")
+        if len(body) > self._most:
+            raise TooLarge(f"a message for queue {queue!r} has {len(body)} bytes; {self._most} is the most")
+        return body
+
+    def pack(self, queue: str, one: Outbound) -> Posted:
+        """Return a message ready to be stored.
+
+        Raises:
+            InvalidArgument: A field is bad, or the message cannot be encoded.
+            TooLarge: It is over the limit.
+            Unsupported: The provider cannot do what a field asks for.
+        """
+        if type(one.priority) is not int or not 0 <= one.priority <= 9:
+            raise InvalidArgument(f"priority must be a whole number of 0 to 9, not {one.priority!r}")
+        _check_name(one.dedup, "dedup")
+        _check_name(one.group, "group")
+        codec = Codec.RAW if isinstance(one.message, bytes | bytearray | memoryview) else self._codec
+        posted = Posted(
+            id=fresh_id(),
+            body=self._body(queue, one.message, codec),
+            headers=self._envelope(one, codec),
+            priority=one.priority,
+            delay=pause(one.delay, "delay"),
+            dedup=one.dedup,
+            window=self._options.dedup_window,
+            group=one.group if self._ordered else None,
+            tenant=one.group if self._fair else None,
+        )
+        if posted.priority or posted.delay or posted.dedup or posted.group or posted.tenant:
+            self.admit(posted)
+        return posted
+
+    def admit(self, posted: Posted) -> None:
+        """Refuse what the provider cannot do, before anything is sent.
+
+        Raises:
+            Unsupported: The message asks for it.
+        """
+        asked = (
+            (posted.priority, Can.PRIORITY),
+            (posted.delay, Can.DELAY),
+            (posted.dedup, Can.DEDUP),
+            (posted.group, Can.ORDER),
+            (posted.tenant, Can.FAIR),
+        )
+        for value, needed in asked:
+            if value and needed not in self._driver.features:
+                raise Unsupported(f"the provider {self._driver.scheme} does not {needed.value}")
+
+    def _envelope(self, one: Outbound, codec: Codec) -> str:
+        ttl = seconds(one.ttl, "ttl") or self._options.ttl
+        if not ttl and codec is Codec.JSON and one.headers == {}:
+            return ""
+        expires = self._now() + pause(one.delay, "delay") + ttl if ttl else 0.0
+        envelope = _Envelope(int(codec), expires, checked_headers(one.headers))
+        return _written(envelope)
+
+    def expired(self, leased: Leased) -> bool:
+        """Return whether a message's time to live has ended before anybody received it."""
+        if leased.deliveries > 1 or leased.message.died_at or not leased.message.headers:
+            return False
+        return 0 < _envelope(leased.message).expires <= self._now()
+
+    def delivery(self, queue: str, leased: Leased) -> Delivery[object]:
+        """Return a message as its receiver sees it.
+
+        Raises:
+            Damaged: Its bytes are no message.
+        """
+        message, envelope = leased.message, _envelope(leased.message)
+        return Delivery(
+            id=message.id,
+            queue=queue,
+            value=_value(message, envelope, queue),
+            receipt=receipt(leased),
+            deliveries=leased.deliveries,
+            sent_at=leased.sent_at,
+            priority=message.priority,
+            group=message.group or message.tenant,
+            headers=envelope.headers,
+            first_error=message.first_error,
+            last_error=message.last_error,
+        )
+
+    def peeked(self, queue: str, leased: Leased) -> Peeked:
+        """Return a message as one who looks on sees it."""
+        message = leased.message
+        value, headers, readable = _glance(message, queue)
+        return Peeked(
+            id=message.id,
+            value=value,
+            deliveries=leased.deliveries,
+            sent_at=leased.sent_at,
+            priority=message.priority,
+            group=message.group or message.tenant,
+            headers=headers,
+            first_error=message.first_error,
+            last_error=message.last_error,
+            readable=readable,
+        )
+
+    def dead_letter(self, origin: str, leased: Leased) -> DeadLetter:
+        """Return a dead letter as one who looks on sees it."""
+        message = leased.message
+        value, headers, _ = _glance(message, origin)
+        return DeadLetter(
+            id=message.id,
+            origin=origin,
+            value=value,
+            attempts=message.attempts,
+            first_error=message.first_error,
+            last_error=message.last_error,
+            sent_at=leased.sent_at,
+            died_at=message.died_at,
+            headers=headers,
+        )
+
+
+def unending(headers: str) -> str:
+    """Return what travels beside a body without its end, for somebody has received it; what is damaged stays so."""
+    try:
+        envelope = _read_envelope(headers) if headers else _PLAIN
+    except (msgspec.DecodeError, ValueError):
+        return headers
+    return _written(msgspec.structs.replace(envelope, expires=0.0)) if envelope.expires else headers
+
+
+class Handed(msgspec.Struct, frozen=True, gc=False):
+    """What a user's receipt says: the driver's receipt, how often the message was delivered, whether it has a group."""
+
+    receipt: str
+    deliveries: int
+    grouped: bool
+
+
+def receipt(leased: Leased) -> str:
+    """Return the receipt that a user gets for a delivery."""
+    return f"{leased.deliveries}{'g' if leased.message.group else 'm'}{leased.receipt}"
+
+
+def handed(text: str) -> Handed:
+    """Return what a user's receipt says.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if isinstance(text, str):
+        digits = len(text) - len(text.lstrip("0123456789"))
+        if 0 < digits < 10 and text[digits : digits + 1] in ("g", "m") and len(text) > digits + 1:
+            _RECEIPT(text[digits + 1 :])
+            return Handed(text[digits + 1 :], int(text[:digits]), text[digits] == "g")
+    raise InvalidArgument("the receipt is not one that came with a delivery")
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers that can travel.
+
+    Raises:
+        InvalidArgument: A name or value is no text that UTF-8 can carry.
+        TooLarge: They have more than 16 Ki characters together.
+    """
+    if not isinstance(headers, Mapping):
+        raise InvalidArgument(f"headers must be a dictionary of text, not {type(headers).__name__}")
+    for text in (*headers, *headers.values()):
+        _HEADER(text)
+    if sum(len(name) + len(value) for name, value in headers.items()) > _HEADER_BYTES:
+        raise TooLarge(f"headers have more than {_HEADER_BYTES} characters together")
+    return dict(headers)
+
+
+def told(reason: str) -> str:
+    """Return what is kept of an error: its first 1,000 characters.
+
+    Raises:
+        InvalidArgument: It is no text that UTF-8 can carry.
+    """
+    _REASON(reason)
+    return reason[:_REASON_KEPT]
+
+
+def _check_name(name: str | None, field: str) -> None:
+    if name is None:
+        return
+    try:
+        _NAME(name)
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{field}: {error.message}") from error
+
+
+def _written(envelope: _Envelope) -> str:
+    return "" if envelope == _PLAIN else _write_envelope(envelope).decode()
+
+
+def _envelope(message: Posted) -> _Envelope:
+    if not message.headers:
+        return _PLAIN
+    try:
+        return _read_envelope(message.headers)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Damaged(f"the headers of message {message.id} cannot be read: {error}") from error
+
+
+def _value(message: Posted, envelope: _Envelope, queue: str) -> object:
+    if envelope.codec == Codec.JSON:
+        try:
+            return DECODE_JSON(message.body)
+        except UNREADABLE as error:
+            raise damaged(f"message {message.id} of queue {queue!r}", error) from error
+    subject = f"message {message.id} of queue {queue!r}"
+    if envelope.codec not in (Codec.MSGPACK, Codec.RAW):
+        raise Damaged(f"{subject} is encoded as {envelope.codec}, which this release does not know")
+    return decode(message.body, Codec(envelope.codec), object, subject)
+
+
+def _glance(message: Posted, queue: str) -> tuple[object, dict[str, str], bool]:
+    try:
+        envelope = _envelope(message)
+        return _value(message, envelope, queue), envelope.headers, True
+    except Damaged:
+        return None, {}, False

@@ -1,0 +1,104 @@
+"""The options of the RabbitMQ provider, and how they become a connection's arguments."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from noobly.core.config import Config, Secret
+from noobly.core.errors import ConfigError
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class RabbitmqConfig(Config, frozen=True, kw_only=True):
+    """The options of the RabbitMQ provider.
+
+    Args:
+        scheme: ``rabbitmq`` or ``amqp``, with a final ``s`` for TLS.
+        host: The server.
+        port: Its port; 5672 by default, 5671 with TLS.
+        vhost: The virtual host, in the URL as its path.
+        namespace: What the names of all queues begin with: letters, digits, ``_`` and ``-``.
+        username: The user; ``guest`` by default, on this machine only.
+        password: The password, by reference.
+        ca: The file with the certificates to trust, instead of the system's.
+        cert: The file with this client's certificate.
+        cert_key: The file with its key.
+        connect_timeout: Seconds to connect and log in.
+        stall_timeout: Seconds without an answer after which a call fails, and a connection that answers nothing else
+            either is given up.
+        heartbeat: Seconds between signs of life; a connection silent for about three of them is given up.
+        longest_lease: Seconds a message can be held, all extensions included. The server closes the channel of one that
+            is held longer than its ``consumer_timeout``, 30 minutes by default, so this must be less.
+        delivery_limit: How often the server itself delivers a message again, whose receivers vanished, before it puts
+            it among the dead letters; it should be more than ``max_deliveries``. A queue keeps the limit it was made
+            with.
+    """
+
+    url_parts: ClassVar[Mapping[str, str]] = {
+        "scheme": "scheme",
+        "host": "host",
+        "port": "port",
+        "path": "vhost",
+        "user": "username",
+    }
+
+    scheme: str = "rabbitmq"
+    host: str = "localhost"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    vhost: str = "/"
+    namespace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "noobly"
+    username: str | None = None
+    password: Secret | None = None
+    ca: str | None = None
+    cert: str | None = None
+    cert_key: str | None = None
+    connect_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    stall_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
+    heartbeat: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
+    longest_lease: Annotated[float, msgspec.Meta(gt=0, le=43_200)] = 1500.0
+    delivery_limit: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme.endswith("s")
+
+    @property
+    def address(self) -> str:
+        """Host and port."""
+        return f"{self.host}:{self.port or (5671 if self.secure else 5672)}"
+
+
+def credentials(config: RabbitmqConfig) -> tuple[str, str]:
+    """Return user and password.
+
+    Raises:
+        ConfigError: One of them is missing.
+    """
+    if config.username is None and config.password is None and config.host in _LOOPBACK:
+        return "guest", "guest"
+    if config.username is None or config.password is None:
+        raise ConfigError(f"RabbitMQ at {config.address} needs username and password; guest is for this machine only")
+    return config.username, config.password.reveal()
+
+
+def tls(config: RabbitmqConfig) -> ssl.SSLContext | None:
+    """Return what encrypts the connection; None where nothing does.
+
+    Raises:
+        ConfigError: A file cannot be read.
+    """
+    if not config.secure:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=config.ca)
+        if config.cert is not None:
+            context.load_cert_chain(config.cert, config.cert_key)
+    except OSError as error:
+        raise ConfigError(f"the TLS files of the RabbitMQ provider cannot be read: {error}") from error
+    return context

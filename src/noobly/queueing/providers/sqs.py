@@ -1,0 +1,269 @@
+"""The SQS provider: standard and FIFO queues of Amazon's Simple Queue Service.
+
+SQS counts in whole seconds, so leases, delays and waits are rounded up. A FIFO queue keeps the order of groups only
+among messages that are received one by one, so it takes a call for each. SQS forgets the lease of a receipt, so this
+process keeps it: a receipt is refused once its lease has ended or the message was delivered again here. Of a receipt
+that another process gave out SQS decides, and a standard queue may take an old one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from math import ceil
+from typing import TypeAlias
+
+import msgspec
+
+from noobly.clients.aws import AwsClient, AwsError, AwsJson, classify
+from noobly.core.checks import Limits
+from noobly.core.errors import Conflict, NooblyError, PermissionDenied, Unsupported
+from noobly.core.scope import Environment
+from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
+from noobly.queueing.providers._sqs_calls import Calls, outcomes
+from noobly.queueing.providers._sqs_config import SqsConfig
+from noobly.queueing.providers._sqs_held import Held, Memory, Receipts
+from noobly.queueing.providers._sqs_names import Naming
+from noobly.queueing.providers._sqs_packing import MOST_BYTES, TOGETHER, Packing
+from noobly.queueing.providers._sqs_purging import purge
+from noobly.queueing.providers._sqs_queues import Directory, Making
+from noobly.queueing.providers._sqs_receiving import Receiving
+from noobly.queueing.providers._sqs_sending import Sending
+from noobly.queueing.providers._sqs_wire import ABSENT, Message
+
+_LONGEST = 43_200
+"""Seconds for which SQS hides a message at most."""
+_BUDGET = 1.0
+"""Seconds after which a receive that has found something asks for no more."""
+_AT_ONCE = 8
+_PROBE = "health"
+_READY, _DELAYED, _HELD = (f"ApproximateNumberOfMessages{kind}" for kind in ("", "Delayed", "NotVisible"))
+
+Call: TypeAlias = Callable[[str, Sequence[int]], Awaitable[list[bool]]]
+"""Asks SQS, at a queue's URL, for some of several receipts, by their places."""
+
+
+class SqsQueues:
+    """Queues in SQS, each with one for its dead letters, under names that SQS takes."""
+
+    Config = SqsConfig
+    scheme = "sqs"
+    in_process = False
+    limits = Limits(value_bytes=MOST_BYTES - 32 * 1024)
+    features = frozenset({Can.DELAY})
+
+    def __init__(self, config: SqsConfig, environment: Environment) -> None:
+        if config.fifo:
+            self.features = frozenset({Can.ORDER, Can.DEDUP})
+        elif config.fair:
+            self.features = frozenset({Can.DELAY, Can.FAIR})
+        self._config = config
+        self._now = environment.clock.monotonic
+        self._client = AwsClient("sqs", config)
+        self._aws = AwsJson(self._client)
+        self._calls = Calls(self._aws)
+        self._receiving = Receiving(self._calls)
+        self._packing = Packing(fifo=config.fifo, fair=config.fair)
+        self._naming = Naming(config.namespace, fifo=config.fifo)
+        making = Making(
+            create=config.create,
+            fifo=config.fifo,
+            retention=config.retention,
+            receives=min(config.max_deliveries + 1, 1000),
+        )
+        self._queues = Directory(self._aws, self._naming, making)
+        self._receipts = Receipts(self._now)
+        self._sending = Sending(self._queues, self._calls, self._packing, environment.clock)
+        self._resting: Memory[str, str] = Memory(self._now)
+        self._purged: set[str] = set()
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Find endpoint and credentials, and close the connections at the stack's end."""
+        await self._client.start(stack)
+        stack.push_async_callback(self._receiving.close)
+
+    def classify(self, error: Exception) -> NooblyError | None:
+        """Map what AWS refuses and what the connection raises."""
+        return classify(error)
+
+    async def send(self, queue: str, messages: Sequence[Posted], /) -> list[Sent]:
+        """See the protocol; where a batch fails and others do not, its messages have the error.
+
+        Raises:
+            Unsupported: A delay or the dedup window is none that SQS has.
+            TooLarge: A message is too long with all that travels beside it.
+        """
+        sent = await self._sending.send(queue, messages)
+        self._purged.discard(queue)
+        return sent
+
+    async def receive(self, queue: str, most: int, lease: float, wait: float, /) -> list[Leased]:
+        """See the protocol."""
+        now = asyncio.get_running_loop().time
+        began = now()
+        url = await (self._queues.wait(queue, began + wait) if wait else self._queues.find(queue))
+        if url is None:
+            return []
+        together, held = 1 if self._config.fifo else TOGETHER, max(1, ceil(lease))
+        left = ceil(max(0.0, began + wait - now())) or int(self._config.ask_all)
+        found = await self._take(queue, url, min(most, together), held, left)
+        full = len(found) == together
+        while full and len(found) < most and now() - began < _BUDGET + wait:
+            rounds = min(_AT_ONCE, (most - len(found)) // together) or 1
+            asked = min(together, most - len(found))
+            more = await outcomes([partial(self._take, queue, url, asked, held, 0)] * rounds, rounds)
+            full = all(not isinstance(one, BaseException) and len(one) == asked for one in more)
+            found += [each for one in more if not isinstance(one, BaseException) for each in one]
+        return sorted(found, key=lambda one: one.sent_at)
+
+    async def _take(self, queue: str, url: str, most: int, lease: int, wait: int) -> list[Leased]:
+        try:
+            found = await self._receiving.receive(url, most, lease, wait)
+        except AwsError as error:
+            if error.code not in ABSENT:
+                raise
+            self._queues.forget(queue)
+            return []
+        return [self._leased(queue, one, lease) for one in found]
+
+    def _leased(self, queue: str, found: Message, lease: int) -> Leased:
+        message = self._packing.unpack(found)
+        deliveries = int(found.attributes.get("ApproximateReceiveCount", "1"))
+        self._resting.drop(found.message_id)
+        held = Held(
+            queue=queue,
+            handle=found.receipt_handle,
+            number=found.message_id,
+            message=message,
+            deliveries=deliveries,
+            until=self._now() + lease,
+        )
+        sent_at = int(found.attributes.get("SentTimestamp", "0")) / 1000
+        return Leased(message=message, receipt=self._receipts.add(held), deliveries=deliveries, sent_at=sent_at)
+
+    async def ack(self, queue: str, receipts: Sequence[str], /) -> list[bool]:
+        """See the protocol."""
+        with self._receipts.taken(queue, receipts) as taken:
+            handles = self._handles(receipts, taken)
+            return await self._ask(
+                queue, handles, lambda url, chosen: self._calls.delete(url, [handles[one] for one in chosen])
+            )
+
+    async def nack(self, queue: str, failures: Sequence[Failure], /) -> list[bool]:
+        """See the protocol.
+
+        Raises:
+            Unsupported: A delay is over 12 hours.
+        """
+        pauses = [_pause(failure.delay) for failure in failures]
+        receipts = [failure.receipt for failure in failures]
+        with self._receipts.taken(queue, receipts) as taken:
+            good = await self._hide(queue, self._handles(receipts, taken), pauses)
+        for held, pause, came in zip(taken, pauses, good, strict=True):
+            if held is not None and came and pause:
+                self._resting.set(held.number, queue, self._now() + pause)
+        return good
+
+    async def extend(self, queue: str, receipts: Sequence[str], lease: float, /) -> list[bool]:
+        """See the protocol.
+
+        Raises:
+            InvalidArgument: The message would be held for over 12 hours since it was received.
+        """
+        held = [self._receipts.get(queue, receipt) for receipt in receipts]
+        seconds = max(1, _pause(lease))
+        good = await self._hide(queue, self._handles(receipts, held), [seconds] * len(held))
+        for receipt, stands in zip(receipts, good, strict=True):
+            if stands:
+                self._receipts.extend(receipt, seconds)
+        return good
+
+    def _handles(self, receipts: Sequence[str], held: Sequence[Held | None]) -> list[str]:
+        return [self._receipts.handle(*one) for one in zip(receipts, held, strict=True)]
+
+    async def _hide(self, queue: str, handles: Sequence[str], pauses: Sequence[int]) -> list[bool]:
+        async def hide(url: str, chosen: Sequence[int]) -> list[bool]:
+            return await self._calls.hide(url, [(handles[one], pauses[one]) for one in chosen])
+
+        return await self._ask(queue, handles, hide)
+
+    async def _ask(self, queue: str, handles: Sequence[str], call: Call) -> list[bool]:
+        """Return for each handle whether it was good; one that is empty is not."""
+        chosen = [number for number, handle in enumerate(handles) if handle]
+        url = await self._queues.find(queue) if chosen else None
+        done = await call(url, chosen) if url else [False] * len(chosen)
+        good = {number for number, taken in zip(chosen, done, strict=True) if taken}
+        return [number in good for number in range(len(handles))]
+
+    async def bury(self, queue: str, dead: str, failure: Failure, /) -> bool:
+        """See the protocol: the message is sent to the dead letters and then deleted, and may be in both if that fails.
+
+        Raises:
+            Conflict: Another process received the message, or this one has no room to remember it.
+        """
+        with self._receipts.taken(queue, [failure.receipt]) as (held,):
+            if held is None and not self._receipts.handle(failure.receipt, None):
+                return False
+            if held is None or held.message is None:
+                raise Conflict(
+                    f"the receipt of queue {queue!r} does not say what the message is, and this process does not know;"
+                    " only who received it can put it among the dead letters"
+                )
+            await self._sending.bury(dead, held, held.message, failure.reason)
+            self._purged.discard(dead)
+            return (await self._ask(queue, [held.handle], lambda url, _: self._calls.delete(url, [held.handle])))[0]
+
+    async def counts(self, queue: str, /) -> Counts:
+        """See the protocol; messages that others gave back for later count as held."""
+        found = await self._counted(queue)
+        resting = min(found.in_flight, self._resting.count(queue))
+        return msgspec.structs.replace(found, delayed=found.delayed + resting, in_flight=found.in_flight - resting)
+
+    async def _counted(self, queue: str) -> Counts:
+        url = await self._queues.find(queue)
+        if url is None:
+            return Counts()
+        try:
+            found = await self._queues.attributes(url, [_READY, _DELAYED, _HELD])
+        except AwsError as error:
+            if error.code not in ABSENT:
+                raise
+            self._queues.forget(queue)
+            return Counts()
+        ready, delayed, held = (int(found.get(name, "0")) for name in (_READY, _DELAYED, _HELD))
+        return Counts(ready=ready, delayed=delayed, in_flight=held)
+
+    async def purge(self, queue: str, /) -> int:
+        """See the protocol; while messages are under a lease, delayed ones and the rest of their groups stay."""
+        counts = await self.counts(queue)
+        url = await self._queues.find(queue)
+        if url is None:
+            return 0
+        self._purged.add(queue)
+        return await purge(self._aws, url, counts)
+
+    async def queues(self) -> list[str]:
+        """See the protocol; a purged queue is still there, so of those that others have purged nobody knows."""
+        found = await self._queues.all()
+        empty = [queue for queue in self._purged.intersection(found) if await self._empty(queue)]
+        return [queue for queue in found if queue not in empty]
+
+    async def _empty(self, queue: str) -> bool:
+        return await self._counted(queue) == Counts()
+
+    async def health(self) -> None:
+        """See the protocol; asks where a queue is, and an answer that this must not be asked is an answer too."""
+        self._queues.forget(_PROBE)
+        try:
+            await self._queues.find(_PROBE)
+        except AwsError as error:
+            if not isinstance(classify(error), PermissionDenied):
+                raise
+
+
+def _pause(seconds: float) -> int:
+    if seconds > _LONGEST:
+        raise Unsupported(f"SQS hides a message for {_LONGEST} seconds at most, not {seconds:g}")
+    return ceil(seconds)

@@ -1,0 +1,347 @@
+"""The queues that users hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar, overload
+
+from noobly.core.clock import Seconds, pause, seconds
+from noobly.core.codec import converted
+from noobly.core.errors import Conflict, NooblyError, TooLarge
+from noobly.core.public import public
+from noobly.core.scope import Scope
+from noobly.queueing import events, names
+from noobly.queueing.driver import Failure, Posted, QueueDriver, Sent
+from noobly.queueing.handing import Hands
+from noobly.queueing.messages import (
+    DeadLetter,
+    Delivery,
+    Outbound,
+    Peeked,
+    QueueStats,
+    Receipt,
+    Redriven,
+    Returned,
+    Value,
+)
+from noobly.queueing.options import QueueOptions
+from noobly.queueing.packing import Packer, handed, told
+from noobly.queueing.redriving import Redrive
+from noobly.queueing.sugar import QueueSugar
+from noobly.queueing.waiting import LONGEST_WAIT, awaited, count, leased_for, pause_for, waited
+
+D = TypeVar("D")
+T = TypeVar("T")
+
+_MOST_SENT = 10_000
+_MOST_RECEIVED = 1000
+_NOTHING_ASKED = (None,) * 5
+
+
+class Queues(QueueSugar):
+    """Messages under queue names, delivered at least once, on any provider.
+
+    A message is delivered under a lease: its receiver acknowledges it, gives it back, or loses it when the lease ends.
+    After ``max_deliveries`` deliveries it goes to the queue's dead letters. Queue names are 1 to 200 characters of any
+    text; a queue comes into being with its first message. Messages are what JSON carries, msgspec Structs, dataclasses,
+    or bytes. Lengths of time are seconds or ``timedelta``.
+    """
+
+    service = "queueing"
+
+    def __init__(self, driver: QueueDriver, scope: Scope, options: QueueOptions) -> None:
+        self._begin(scope, options)
+        self._driver = driver
+        self._packer = Packer(options, scope.environment.clock, driver)
+        self._hands = Hands(driver, self._packer, scope, options)
+        self._redrive = Redrive(driver, self._packer.admit)
+        self._bus = scope.environment.bus
+        self._where = (scope.service, scope.instance)
+        self._sendings = self._bus.topic(events.Sent, *self._where)
+        self._receivings = self._bus.topic(events.Received, *self._where)
+        self._ackings = self._bus.topic(events.Acknowledged, *self._where)
+
+    async def close(self) -> None:
+        """End what is consumed; messages under way go back when their lease ends."""
+        await self._end()
+
+    @public("POST", "send", permission="write")
+    async def send(
+        self,
+        queue: str,
+        message: Value,
+        *,
+        priority: int = 0,
+        delay: Seconds | None = None,
+        ttl: Seconds | None = None,
+        dedup: str | None = None,
+        group: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Receipt:
+        """Send a message; once this returns, it survives what the provider survives.
+
+        Args:
+            queue: The queue.
+            message: The message.
+            priority: 0 to 9; messages of higher priority are delivered first, and may starve the others.
+            delay: Seconds before which it is not delivered.
+            ttl: Seconds after which it is dropped if nobody has received it.
+            dedup: A key; a message with the key of one sent within ``dedup_window`` is dropped.
+            group: A group, whose messages are delivered in order or in turn with other groups; see ``QueueOptions``.
+            headers: Text that travels beside it.
+
+        Raises:
+            InvalidArgument: An argument is bad, or the message cannot be encoded.
+            TooLarge: It is over the limit.
+            Unsupported: The provider cannot do what an argument asks for.
+        """
+        names.check(queue)
+        if (delay, ttl, dedup, group, headers) == _NOTHING_ASKED and type(priority) is int and priority == 0:
+            posted = self._packer.plain(queue, message)
+        else:
+            one = Outbound(
+                message=message,
+                priority=priority,
+                delay=pause(delay, "delay"),
+                ttl=seconds(ttl, "ttl"),
+                dedup=dedup,
+                group=group,
+                headers=headers or {},
+            )
+            posted = self._packer.pack(queue, one)
+        (sent,) = await self._driver.send(queue, [posted])
+        if sent.error:
+            raise NooblyError(f"queue {queue!r} did not take the message: {sent.error}")
+        if self._sendings.handlers and not sent.duplicate:
+            self._sendings.emit(events.Sent(*self._where, queue, 1))
+        return Receipt(id=sent.id, duplicate=sent.duplicate)
+
+    @public("POST", "send-many", permission="write")
+    async def send_many(self, queue: str, messages: Sequence[Outbound]) -> list[Receipt]:
+        """Send up to 10,000 messages in order; one that is bad refuses all before any is sent.
+
+        Returns:
+            What became of each; a provider may fail to store some of them.
+        """
+        if len(messages) > _MOST_SENT:
+            raise TooLarge(f"{len(messages)} messages are too many for one call; {_MOST_SENT} is the most")
+        packed = [self._packer.pack(names.check(queue), one) for one in messages]
+        sent = await self._sent(queue, packed) if packed else []
+        return [Receipt(id=one.id, duplicate=one.duplicate, error=one.error) for one in sent]
+
+    @public("POST", "receive", permission="write", waits=True)
+    async def poll(
+        self, queue: str, *, max: int = 1, wait: Seconds | None = None, lease: Seconds | None = None
+    ) -> list[Delivery[Value]]:
+        """Receive messages, waiting 20 seconds at most; ``receive`` is this without that bound.
+
+        Args:
+            queue: The queue.
+            max: How many at most, up to 1000.
+            wait: Seconds to wait for the first one; None returns at once.
+            lease: Seconds they are held for; the option ``lease`` by default.
+        """
+        most, held = count(max, "max", 1, _MOST_RECEIVED), leased_for(lease, self.options)
+        names.check(queue)
+        if wait is None:
+            found = await self._take(queue, most, held, 0.0)
+        else:
+            within = waited(wait, LONGEST_WAIT)
+            found = await awaited(lambda left: self._take(queue, most, held, left), within, self._slice)
+        if found and self._receivings.handlers:
+            self._receivings.emit(events.Received(*self._where, queue, len(found)))
+        return found
+
+    async def _take(self, queue: str, most: int, held: float, within: float) -> list[Delivery[Value]]:
+        while leased := await self._driver.receive(queue, most, held, within):
+            if found := await self._hands.out(queue, leased):
+                return found
+        return []
+
+    @overload
+    async def dequeue(self, queue: str) -> Value | None: ...
+    @overload
+    async def dequeue(self, queue: str, default: D) -> Value | D: ...
+    @overload
+    async def dequeue(self, queue: str, *, type: type[T]) -> T | None: ...
+    @overload
+    async def dequeue(self, queue: str, default: D, *, type: type[T]) -> T | D: ...
+    @public("POST", "dequeue", permission="write", absent="default", local=("type",))
+    async def dequeue(self, queue: str, default: object = None, *, type: type[object] = object) -> object:
+        """Receive one message and acknowledge it at once; ``default`` where there is none.
+
+        The message is lost if the program ends before it has done its work; ``receive`` and ``consume`` are safe.
+        """
+        found = await self.poll(queue)
+        if not found:
+            return default
+        value = converted(found[0].value, type, f"a message of queue {queue!r}")
+        await self.ack(queue, found[0].receipt)
+        return value
+
+    @public("POST", "ack", permission="write", idempotent=True)
+    async def ack(self, queue: str, receipt: str) -> None:
+        """Say that a message is done, so that it is never delivered again.
+
+        Raises:
+            Conflict: The lease has ended; the message has been or will be delivered to somebody else.
+        """
+        good = await self._driver.ack(names.check(queue), [handed(receipt).receipt])
+        if not good[0]:
+            raise _stale(queue, "acknowledged")
+        if self._ackings.handlers:
+            self._ackings.emit(events.Acknowledged(*self._where, queue, 1))
+
+    @public("POST", "ack-many", permission="write", idempotent=True)
+    async def ack_many(self, queue: str, receipts: Sequence[str]) -> list[bool]:
+        """Say that messages are done; return for each whether its lease still stood."""
+        good = await self._driver.ack(names.check(queue), [handed(one).receipt for one in receipts])
+        if self._ackings.handlers and any(good):
+            self._ackings.emit(events.Acknowledged(*self._where, queue, sum(good)))
+        return good
+
+    @public("POST", "nack", permission="write")
+    async def nack(self, queue: str, receipt: str, *, delay: Seconds | None = None, reason: str = "") -> Returned:
+        """Give a message back, to be delivered again; after its last delivery it goes to the dead letters.
+
+        Args:
+            queue: The queue.
+            receipt: Which delivery.
+            delay: Seconds before which it is not delivered again; by default a random part of ``backoff`` seconds,
+                doubled with each delivery, up to ``backoff_cap``.
+            reason: The error; its first 1,000 characters are kept.
+
+        Raises:
+            Conflict: The lease has ended.
+        """
+        which = handed(receipt)
+        options = self.options
+        if which.deliveries >= options.max_deliveries or (which.grouped and options.group_failure == "dead"):
+            await self._bury(queue, which.receipt, "exhausted", reason)
+            return Returned(0.0, dead=True)
+        pause = pause_for(delay, which.deliveries, options, self.scope.environment.chance)
+        given = await self._driver.nack(names.check(queue), [Failure(which.receipt, pause, told(reason))])
+        if not given[0]:
+            raise _stale(queue, "given back")
+        self._bus.emit(events.GivenBack(*self._where, queue, pause))
+        return Returned(pause)
+
+    @public("POST", "reject", permission="write")
+    async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None:
+        """Put a message among the dead letters, for trying again would not help.
+
+        Raises:
+            Conflict: The lease has ended.
+        """
+        await self._bury(queue, handed(receipt).receipt, "rejected", reason)
+
+    @public("POST", "extend", permission="write", idempotent=True)
+    async def extend(self, queue: str, receipt: str, lease: Seconds | None = None) -> None:
+        """Let a lease end ``lease`` seconds from now.
+
+        Raises:
+            Conflict: It has ended already.
+        """
+        if not (await self.extend_many(queue, [receipt], lease))[0]:
+            raise _stale(queue, "kept")
+
+    @public("POST", "extend-many", permission="write", idempotent=True)
+    async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]:
+        """Let leases end ``lease`` seconds from now; return for each whether it still stood."""
+        held = leased_for(lease, self.options)
+        return await self._driver.extend(names.check(queue), [handed(one).receipt for one in receipts], held)
+
+    @public("GET", "size", permission="read")
+    async def size(self, queue: str) -> int:
+        """Return how many messages wait, those included that wait for their time; 0 of an unknown queue."""
+        counts = await self._driver.counts(names.check(queue))
+        return counts.ready + counts.delayed
+
+    @public("GET", "stats", permission="read")
+    async def stats(self, queue: str) -> QueueStats:
+        """Return how many messages are ready, delayed, under way and dead."""
+        counts = await self._driver.counts(names.check(queue))
+        buried = None if names.is_dead(queue) else await self._driver.counts(names.dead(queue))
+        return QueueStats(
+            queue=queue,
+            ready=counts.ready,
+            delayed=counts.delayed,
+            in_flight=counts.in_flight,
+            dead=buried.ready + buried.delayed + buried.in_flight if buried else 0,
+            oldest=counts.oldest,
+            paused=counts.paused,
+        )
+
+    @public("GET", "queues", permission="read")
+    async def queues(self) -> list[str]:
+        """Return the names of the queues that were sent to and not purged since; not those of dead letters."""
+        return [name for name in await self._driver.queues() if not names.is_dead(name)]
+
+    @public("POST", "purge", permission="admin", idempotent=True)
+    async def purge(self, queue: str) -> int:
+        """Delete all messages that nobody works on; return how many there were."""
+        count = await self._driver.purge(names.check(queue))
+        self._bus.emit(events.Purged(*self._where, queue, count))
+        return count
+
+    @public("GET", "peek", permission="read")
+    async def peek(self, queue: str, *, max: int = 10, skip: int = 0) -> list[Peeked]:
+        """Return messages without delivering them, about in the order of their delivery."""
+        found = await self._driver.peek(names.check(queue), count(skip, "skip", 0, 1_000_000), max)
+        return [self._packer.peeked(queue, one) for one in found]
+
+    @public("GET", "dead-letters", permission="read")
+    async def dead_letters(self, queue: str, *, max: int = 10, skip: int = 0) -> list[DeadLetter]:
+        """Return dead letters of a queue, about in the order in which they died."""
+        found = await self._driver.peek(names.dead(queue), count(skip, "skip", 0, 1_000_000), max)
+        return [self._packer.dead_letter(queue, one) for one in found]
+
+    @public("POST", "redrive", permission="admin")
+    async def redrive(
+        self, queue: str, *, error: str = "", to: str | None = None, max: int = 1000, rate: float | None = None
+    ) -> Redriven:
+        """Send dead letters once more, with a new count of deliveries.
+
+        Args:
+            queue: The queue they came from.
+            error: Only those whose first or last error holds this text; one of an ordered group that is passed over
+                hides those behind it in its group.
+            to: Where to send them; the queue they came from by default.
+            max: How many to look at, up to 10,000.
+            rate: Messages per second at most; None for no limit.
+        """
+        target = names.check(to if to is not None else queue)
+        return await self._redrive.run(names.dead(queue), target, error, max, rate)
+
+    @public("POST", "move", permission="admin")
+    async def move(self, queue: str, to: str, *, max: int = 1000, rate: float | None = None) -> Redriven:
+        """Send messages of one queue to another instead; see ``redrive``."""
+        return await self._redrive.run(names.check(queue), names.check(to), "", max, rate)
+
+    @public("POST", "pause", permission="admin", idempotent=True)
+    async def pause(self, queue: str) -> None:
+        """Deliver nothing more from a queue to anybody, until ``resume``; deliveries under way go on."""
+        await self._driver.pause(names.check(queue))
+
+    @public("POST", "resume", permission="admin", idempotent=True)
+    async def resume(self, queue: str) -> None:
+        """Deliver again."""
+        await self._driver.resume(names.check(queue))
+
+    async def _sent(self, queue: str, packed: Sequence[Posted]) -> list[Sent]:
+        sent = await self._driver.send(queue, packed)
+        if self._sendings.handlers and (stored := sum(1 for one in sent if not one.duplicate and not one.error)):
+            self._sendings.emit(events.Sent(*self._where, queue, stored))
+        return sent
+
+    async def _bury(self, queue: str, receipt: str, kind: str, reason: str) -> None:
+        if not await self._driver.bury(queue, names.dead(queue), Failure(receipt, 0.0, told(reason))):
+            raise _stale(queue, "put among the dead letters")
+        # The id is in nobody's hands here, for a receipt is all that came.
+        self._bus.emit(events.Died(*self._where, queue, "", kind))
+
+
+def _stale(queue: str, what: str) -> Conflict:
+    return Conflict(
+        f"a message of queue {queue!r} was not {what}, for its lease had ended; extend it in time, or lease it longer"
+    )

@@ -1,0 +1,81 @@
+"""How long and how many: the arguments of receiving, and waiting in slices.
+
+A slice is shorter than the deadline of a call, so no wait outlasts the deadline of a provider or of a client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from noobly.core.backoff import jittered
+from noobly.core.clock import Chance, Seconds, pause, seconds
+from noobly.core.errors import InvalidArgument
+from noobly.queueing.options import QueueOptions
+
+T = TypeVar("T")
+
+LONGEST_WAIT = 20.0
+"""Seconds that one call over HTTP may wait."""
+
+
+def waited(wait: Seconds | None, longest: float = 1e10) -> float:
+    """Return the seconds to wait; 0 for None and 0.
+
+    Raises:
+        InvalidArgument: It is no length of time, or too long.
+    """
+    found = pause(wait, "wait")
+    if found > longest:
+        raise InvalidArgument(f"wait must be at most {longest:g} seconds, not {found:g}")
+    return found
+
+
+def leased_for(lease: Seconds | None, options: QueueOptions) -> float:
+    """Return the seconds of a lease; those of the options by default.
+
+    Raises:
+        InvalidArgument: It is not 0.01 seconds to 12 hours.
+    """
+    held = seconds(lease, "lease") or options.lease
+    if not 0.01 <= held <= 43_200:
+        raise InvalidArgument(f"lease must be 0.01 to 43,200 seconds, not {held:g}")
+    return held
+
+
+def pause_for(delay: Seconds | None, deliveries: int, options: QueueOptions, chance: Chance) -> float:
+    """Return the seconds before a message that was given back is delivered again."""
+    if delay is None:
+        return jittered(deliveries, options.backoff, options.backoff_cap, chance)
+    return pause(delay, "delay")
+
+
+def count(number: int, name: str, least: int, most: int) -> int:
+    """Return a whole number.
+
+    Raises:
+        InvalidArgument: It is none, or out of bounds.
+    """
+    if type(number) is not int or not least <= number <= most:
+        raise InvalidArgument(f"{name} must be a whole number of {least} to {most}, not {number!r}")
+    return number
+
+
+async def awaited(take: Callable[[float], Awaitable[list[T]]], wait: float, slice: float) -> list[T]:
+    """Call ``take`` with the seconds it may wait, until it has found something or ``wait`` seconds are over.
+
+    Args:
+        take: Asks once.
+        wait: Seconds in all.
+        slice: Seconds of one call, at most.
+    """
+    if not wait:
+        return await take(0.0)
+    now = asyncio.get_running_loop().time
+    until = now() + wait
+    while (left := until - now()) > 0:
+        found = await take(min(left, slice))
+        if found:
+            return found
+    return []
