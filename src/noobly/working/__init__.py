@@ -1,0 +1,31 @@
+"""Working: background jobs with retries, progress and results, run by workers here or elsewhere."""
+
+from noobly.working.context import JobContext, JobInfo, ThreadContext
+from noobly.working.driver import Bounds, Can, State, Verdict
+from noobly.working.handle import JobHandle
+from noobly.working.jobs import Jobs
+from noobly.working.opening import open_jobs
+from noobly.working.options import JobOptions
+from noobly.working.records import Job, JobFailed, JobSpec, JobStats, Ticket
+from noobly.working.tasks import Task, Tasks
+
+__all__ = [
+    "Bounds",
+    "Can",
+    "Job",
+    "JobContext",
+    "JobFailed",
+    "JobHandle",
+    "JobInfo",
+    "JobOptions",
+    "JobSpec",
+    "JobStats",
+    "Jobs",
+    "State",
+    "Task",
+    "Tasks",
+    "ThreadContext",
+    "Ticket",
+    "Verdict",
+    "open_jobs",
+]

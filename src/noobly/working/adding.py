@@ -1,0 +1,87 @@
+"""From specifications to jobs ready to be stored, with those they run after."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from noobly.core.checks import Limits, Text
+from noobly.core.clock import fresh_id
+from noobly.core.errors import InvalidArgument, TooLarge
+from noobly.working.driver import NewJob, Retrying
+from noobly.working.records import Forms, JobSpec
+
+_TEXT = Text(1, 200).compile
+_QUEUE, _ID, _TASK, _KEY = (_TEXT(name, Limits()) for name in ("queue", "id", "task", "unique"))
+_MOST = 10_000
+_DEEPEST = 50
+
+
+def new_jobs(specs: Sequence[JobSpec], forms: Forms) -> list[NewJob]:
+    """Return jobs ready to be stored, each after those it runs after.
+
+    Raises:
+        InvalidArgument: A field is bad.
+        TooLarge: There are too many, or an argument is over the limit.
+    """
+    found = [job for spec in specs for job in _flow(spec, forms, None, 0)]
+    if len(found) > _MOST:
+        raise TooLarge(f"{len(found)} jobs are too many for one call; {_MOST} is the most")
+    return found
+
+
+def _flow(spec: JobSpec, forms: Forms, parent: NewJob | None, depth: int) -> Iterator[NewJob]:
+    if depth > _DEEPEST:
+        raise InvalidArgument(f"jobs run after jobs more than {_DEEPEST} levels deep")
+    job = _new(spec, forms, parent)
+    for child in spec.after:
+        yield from _flow(child, forms, job, depth + 1)
+    yield job
+
+
+def _new(spec: JobSpec, forms: Forms, parent: NewJob | None) -> NewJob:
+    check(spec)
+    return NewJob(
+        id=spec.id if spec.id is not None else fresh_id(),
+        queue=spec.queue,
+        task=spec.task,
+        data=forms.data(spec.args, f"the argument of task {spec.task!r}") or b"null",
+        priority=spec.priority,
+        delay=spec.delay,
+        retrying=Retrying(attempts=spec.retries + 1, base=spec.backoff, cap=max(spec.backoff, spec.backoff_cap)),
+        timeout=spec.timeout,
+        expires=spec.expires,
+        unique=spec.unique,
+        unique_for=spec.unique_for,
+        parent=parent.id if parent else None,
+        parent_queue=parent.queue if parent else "",
+        pending=len(spec.after),
+        lenient=spec.lenient,
+    )
+
+
+def check(spec: JobSpec) -> None:
+    """Refuse a bad specification.
+
+    Raises:
+        InvalidArgument: A field is bad.
+    """
+    _QUEUE(spec.queue)
+    _TASK(spec.task)
+    if spec.id is not None:
+        _ID(spec.id)
+    if spec.unique is not None:
+        _KEY(spec.unique)
+    if type(spec.priority) is not int or not 0 <= spec.priority <= 9:
+        raise InvalidArgument(f"priority must be a whole number of 0 to 9, not {spec.priority!r}")
+    if type(spec.retries) is not int or not 0 <= spec.retries <= 10_000:
+        raise InvalidArgument(f"retries must be a whole number of 0 to 10,000, not {spec.retries!r}")
+    for name in ("delay", "backoff", "backoff_cap", "timeout", "expires", "unique_for"):
+        length = getattr(spec, name)
+        if isinstance(length, bool) or not isinstance(length, int | float) or not 0 <= length < 1e10:
+            raise InvalidArgument(f"{name} must be 0 or more and less than 1e10 seconds, not {length!r}")
+
+
+def key_of(task: str, data: bytes) -> str:
+    """Return the key under which jobs with equal arguments are one."""
+    return f"{task[:100]}:{hashlib.sha256(data).hexdigest()}"

@@ -1,0 +1,192 @@
+"""Claiming jobs of BullMQ: within a rate, as many as there are, and at once when one comes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import cast
+
+import msgspec
+
+from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply
+from noobly.core.clock import fresh_id
+from noobly.core.lifecycle import Tasks
+from noobly.working.driver import Bounds, Claim, Claimed, Hold, Outcome, State, Verdict
+from noobly.working.providers import _bullmq_ended as ended
+from noobly.working.providers._bullmq_jobs import Fields, escaped, flags, milliseconds, record, unescaped
+from noobly.working.providers._bullmq_scripts import GIVE_BACK, TAKE, BullQueue, evaluated, packed
+from noobly.working.providers._bullmq_watch import Markers
+
+_MAX_STALLS = 1_000_000
+"""BullMQ shall not fail jobs whose workers vanish; our workers count and decide."""
+
+_SOON = 0.001
+_LOOK = 1.0
+"""Seconds between two looks for jobs whose worker has vanished, by all workers of a queue together, at most."""
+
+
+class _Place:
+    """What is known of one queue that is claimed from."""
+
+    def __init__(self, markers: Markers) -> None:
+        self.markers = markers
+        self.guess = 1
+        self.checked_at = float("-inf")
+        self.running: int | None = None
+
+
+class Claims:
+    """Claims jobs, and remembers what BullMQ wants to know of them when they end.
+
+    Args:
+        client: The connection.
+        connect: Makes another one, to wait on.
+        tasks: Owns the waiting.
+        wall: Returns seconds since the epoch.
+    """
+
+    def __init__(
+        self, client: RedisClient, connect: Callable[[], RedisClient], tasks: Tasks, wall: Callable[[], float]
+    ) -> None:
+        self._client, self._connect, self._tasks, self._wall = client, connect, tasks, wall
+        self._owner = fresh_id()
+        self._numbers = count(1)
+        self._places: dict[str, _Place] = {}
+        self._held: dict[tuple[str, str], Mapping[str, bool | int]] = {}
+
+    def _now(self) -> int:
+        return milliseconds(self._wall())
+
+    def flags(self, queue: str, id: str) -> Mapping[str, bool | int] | None:
+        """Return what BullMQ wants to know of a job that ends; None of one that was not claimed here."""
+        return self._held.get((queue, id))
+
+    def settled(self, queue: str, ids: Sequence[str]) -> None:
+        """Forget jobs, and let those look who wait for a place among the running ones."""
+        for id in ids:
+            self._held.pop((queue, id), None)
+        self.wake(queue)
+
+    def wake(self, queue: str) -> None:
+        """Let all look who wait for jobs of a queue here."""
+        if queue in self._places:
+            self._places[queue].markers.wake()
+
+    async def claim(self, name: str, queue: BullQueue, claim: Claim) -> list[Claimed]:
+        """See the protocol."""
+        place = self._place(name, queue)
+        now = asyncio.get_running_loop().time
+        until = now() + claim.wait
+        await self._prepare(place, queue, claim)
+        while True:
+            heard = place.markers.heard
+            found, pause = await self._take(name, place, queue, claim)
+            left = until - now()
+            if found or left <= 0:
+                return found
+            await place.markers.wait(heard, max(_SOON, min(left, pause)))
+
+    def _place(self, name: str, queue: BullQueue) -> _Place:
+        if name not in self._places:
+            self._places[name] = _Place(Markers(self._connect, queue.key("marker"), self._tasks))
+        return self._places[name]
+
+    async def _prepare(self, place: _Place, queue: BullQueue, claim: Claim) -> None:
+        """Tell BullMQ how many may run, and let it look for jobs whose worker has vanished."""
+        interval = min(claim.lease / 3, _LOOK)
+        commands: list[Command] = []
+        if claim.bounds.running and place.running != claim.bounds.running:
+            commands.append(("HSET", queue.key("meta"), "concurrency", claim.bounds.running))
+            place.running = claim.bounds.running
+        clock = asyncio.get_running_loop().time()
+        if clock - place.checked_at >= interval:
+            place.checked_at = clock
+            stalled = (_MAX_STALLS, queue.base, self._now(), max(1, round(900 * interval)))
+            commands.append(queue.command("moveStalledJobsToWait", *stalled))
+        for reply in await self._client.execute_many(commands):
+            if isinstance(reply, RedisReplyError):
+                raise reply
+
+    async def _take(self, name: str, place: _Place, queue: BullQueue, claim: Claim) -> tuple[list[Claimed], float]:
+        """Return jobs, or the seconds after which it is worth looking again."""
+        wait = min(claim.lease / 3, _LOOK)
+        most = claim.most
+        if claim.bounds.starts:
+            most, wait = await self._admitted(queue, claim.bounds, claim.most, wait)
+        found: list[Claimed] = []
+        while len(found) < most:
+            asked = min(place.guess, most - len(found))
+            tokens = [f"{self._owner}:{next(self._numbers)}" for _ in range(asked)]
+            moves = [_move(queue, claim, token, self._now()) for token in tokens]
+            *replies, asked_to_end = await self._client.execute_many([*moves, ("SCARD", queue.key(ended.CANCELLING))])
+            got = [await self._claimed(name, queue, *one) for one in zip(tokens, replies, strict=True)]
+            taken = [one for one in got if one is not None]
+            found += await self._marked(queue, taken) if taken and asked_to_end else taken
+            if any(one is None for one in got):
+                wait = min([wait, *(max(_SOON, due - self._wall()) for due in map(_due, replies) if due is not None)])
+                place.guess = max(1, len(found))
+                break
+            place.guess = min(1000, 2 * place.guess)
+        if claim.bounds.starts and most > len(found):
+            unused = (most - len(found)) * _cost(claim.bounds)
+            await self._client.execute(*evaluated(GIVE_BACK, [queue.key("noobly-rate")], [unused]))
+        return found, wait
+
+    async def _marked(self, queue: BullQueue, found: Sequence[Claimed]) -> list[Claimed]:
+        """Return jobs with whether somebody has asked for their end."""
+        ids = [escaped(one.job.id) for one in found]
+        reply = await self._client.execute("SMISMEMBER", queue.key(ended.CANCELLING), *ids)
+        jobs = [
+            msgspec.structs.replace(one.job, cancelling=bool(wanted))
+            for one, wanted in zip(found, cast("list[int]", reply), strict=True)
+        ]
+        return [msgspec.structs.replace(one, job=job) for one, job in zip(found, jobs, strict=True)]
+
+    async def _admitted(self, queue: BullQueue, bounds: Bounds, most: int, wait: float) -> tuple[int, float]:
+        asked = [bounds.starts, _cost(bounds), most]
+        reply = await self._client.execute(*evaluated(TAKE, [queue.key("noobly-rate")], asked))
+        taken, pause = cast("tuple[int, bytes]", reply)
+        return taken, (wait if taken else max(_SOON, int(pause) / 1_000_000))
+
+    async def _claimed(self, name: str, queue: BullQueue, token: str, reply: Reply | RedisReplyError) -> Claimed | None:
+        if isinstance(reply, RedisReplyError):
+            raise reply
+        match reply:
+            case [list() as flat, bytes() as id, *_] if flat:
+                parts = [part for part in flat if isinstance(part, bytes)]
+                fields = dict(zip(parts[::2], parts[1::2], strict=False))
+            case _:
+                return None
+        return await self._checked(name, queue, Hold(unescaped(id.decode()), token), fields)
+
+    async def _checked(self, name: str, queue: BullQueue, hold: Hold, fields: Fields) -> Claimed | None:
+        known = flags(fields)
+        if b"defa" in fields:  # One of the jobs it runs after has failed, so it fails too.
+            reason = fields[b"defa"].decode(errors="replace")
+            outcome = Outcome(hold=hold, verdict=Verdict.FAILED, error=reason)
+            never_begun: Command = ("HINCRBY", queue.key(escaped(hold.id)), "atm", -1)
+            await self._client.execute_many([*ended.settle(queue, outcome, known, self._now()), never_begun])
+            return None
+        self._held[name, hold.id] = known
+        job = record(name, hold.id, fields, b"active")
+        if job.error or job.attempts > 1:
+            await self._client.execute("SREM", queue.key(ended.RETRYING), hold.id)
+        return Claimed(msgspec.structs.replace(job, state=State.RUNNING), hold.token, int(fields.get(b"ats", b"1")))
+
+
+def _move(queue: BullQueue, claim: Claim, token: str, now: int) -> Command:
+    options = {"token": token, "lockDuration": max(1, round(1000 * claim.lease)), "name": claim.worker}
+    return queue.command("moveToActive", queue.base, now, packed(options))
+
+
+def _due(reply: Reply | RedisReplyError) -> float | None:
+    """Return when the next delayed job may run, where an answer without a job tells."""
+    match reply:
+        case [_, _, _, (int() | bytes()) as due] if int(due) > 0:
+            return int(due) / 1000
+    return None
+
+
+def _cost(bounds: Bounds) -> int:
+    return max(1, round(1_000_000 * bounds.period / bounds.starts))

@@ -1,0 +1,149 @@
+"""BullMQ's own Lua scripts, taken from its Python package, with the keys each wants; and a few of ours beside them.
+
+The scripts are the protocol: Node's BullMQ runs the same ones, so a queue may be shared with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import msgspec
+
+from noobly.clients.redis import Arg, Command, RedisScript
+
+_pack = msgspec.msgpack.Encoder().encode
+
+_KEYS: dict[str, tuple[str, ...]] = {
+    "addStandardJob": ("wait", "paused", "meta", "id", "completed", "delayed", "active", "events", "marker"),
+    "addDelayedJob": ("marker", "meta", "id", "delayed", "completed", "events"),
+    "addPrioritizedJob": (
+        *("marker", "meta", "id", "prioritized", "delayed"),
+        *("completed", "active", "events", "pc"),
+    ),
+    "addParentJob": ("meta", "id", "delayed", "waiting-children", "completed", "events"),
+    "moveToActive": (
+        *("wait", "active", "prioritized", "events", "stalled", "limiter"),
+        *("delayed", "paused", "meta", "pc", "marker"),
+    ),
+    "moveToFinished": (
+        *("wait", "active", "prioritized", "events", "stalled", "limiter", "delayed", "paused", "meta", "pc"),
+        *("TARGET", "JOB", "METRICS", "marker"),
+    ),
+    "moveToDelayed": (
+        *("marker", "active", "prioritized", "delayed", "JOB", "events", "meta", "stalled", "wait"),
+        *("limiter", "pc"),
+    ),
+    "moveStalledJobsToWait": (
+        *("stalled", "wait", "active", "stalled-check", "meta", "paused", "marker", "events", "repeat"),
+    ),
+    "extendLocks": ("stalled",),
+    "getStateV2": (*("completed", "failed", "delayed", "active", "wait", "paused", "waiting-children", "prioritized"),),
+    "promote": ("delayed", "wait", "paused", "meta", "prioritized", "active", "pc", "events", "marker"),
+    "reprocessJob": ("JOB", "events", "failed", "wait", "meta", "active", "marker", "prioritized", "pc"),
+    "removeJob": ("JOB", "repeat"),
+    "cleanJobsInSet": ("TARGET", "events", "repeat"),
+    "pause": ("SOURCE", "TARGET", "meta", "prioritized", "events", "delayed", "marker"),
+    "updateProgress": ("JOB", "events", "meta"),
+    "addLog": ("JOB", "LOGS"),
+}
+
+CANCEL = RedisScript("""
+if redis.call('EXISTS', KEYS[1]) == 0 then return 'missing' end
+if redis.call('EXISTS', KEYS[1] .. ':lock') == 1 then
+  redis.call('SADD', KEYS[8], ARGV[1])
+  return 'running'
+end
+local taken = redis.call('LREM', KEYS[3], 1, ARGV[1]) + redis.call('LREM', KEYS[4], 1, ARGV[1])
+for i = 5, 7 do taken = taken + redis.call('ZREM', KEYS[i], ARGV[1]) end
+if taken == 0 then
+  if redis.call('HEXISTS', KEYS[1], 'finishedOn') == 1 then return 'ended' end
+  redis.call('SADD', KEYS[8], ARGV[1])
+  return 'running'
+end
+redis.call('LPUSH', KEYS[2], ARGV[1])
+redis.call('SET', KEYS[1] .. ':lock', ARGV[2], 'PX', 60000)
+return 'held'
+""")
+"""Take a job that waits into our hands, so that BullMQ's own script can end it; or ask for the end of one that runs."""
+
+# A token bucket as a single time, the generic cell rate algorithm of ITU-T I.371: the key holds when the bucket is full
+# again, and one start costs ARGV[2] microseconds.
+TAKE = RedisScript("""
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local cost, full = tonumber(ARGV[2]), tonumber(redis.call('GET', KEYS[1]) or '0')
+if full < now then full = now end
+local left = math.floor((tonumber(ARGV[1]) * cost - (full - now)) / cost)
+local taken = math.min(left, tonumber(ARGV[3]))
+if taken <= 0 then return {0, string.format('%.0f', full - (tonumber(ARGV[1]) - 1) * cost - now)} end
+full = full + taken * cost
+redis.call('SET', KEYS[1], string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000) + 1000)
+return {taken, '0'}
+""")
+
+GIVE_BACK = RedisScript("""
+local full = redis.call('GET', KEYS[1])
+if full then
+  redis.call('SET', KEYS[1], string.format('%.0f', tonumber(full) - tonumber(ARGV[1])), 'KEEPTTL')
+end
+""")
+
+_FILE = re.compile(r"(\w+)-(\d+)\.lua")
+
+
+def _load() -> dict[str, RedisScript]:
+    spec = find_spec("bullmq")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'bullmq'", name="bullmq")
+    found: dict[str, RedisScript] = {}
+    for file in (Path(spec.submodule_search_locations[0]) / "commands").glob("*.lua"):
+        match = _FILE.fullmatch(file.name)
+        if match is None or match[1] not in _KEYS:
+            continue
+        if int(match[2]) != len(_KEYS[match[1]]):
+            raise ImportError(f"this release of bullmq has another script {file.name}; use one that is supported")
+        found[match[1]] = RedisScript(file.read_text(encoding="utf-8"))
+    if missing := _KEYS.keys() - found.keys():
+        raise ImportError(f"this release of bullmq lacks {', '.join(sorted(missing))}; use one that is supported")
+    return found
+
+
+SCRIPTS = _load()
+"""The scripts by name."""
+
+ALL = (*SCRIPTS.values(), CANCEL, TAKE, GIVE_BACK)
+
+
+def packed(value: object) -> bytes:
+    """Return a value as the scripts read it."""
+    return _pack(value)
+
+
+class BullQueue:
+    """The keys of one queue.
+
+    Args:
+        prefix: What all keys of BullMQ begin with; ``bull`` by default.
+        name: The queue's name as BullMQ has it.
+    """
+
+    def __init__(self, prefix: str, name: str) -> None:
+        self.name = name
+        self.base = f"{prefix}:{name}:"
+
+    def key(self, name: str) -> str:
+        """Return the key of a name or of a job's id."""
+        return self.base + name
+
+    def command(self, script: str, *args: Arg, **places: str) -> Command:
+        """Return one of BullMQ's scripts as a command; ``places`` are the keys that differ from call to call."""
+        keys = [self.key(places.get(name, name)) for name in _KEYS[script]]
+        return evaluated(SCRIPTS[script], keys, args)
+
+
+def evaluated(script: RedisScript, keys: Sequence[str], args: Sequence[Arg]) -> Command:
+    """Return a script that the server knows as a command."""
+    return ("EVALSHA", script.sha, len(keys), *keys, *args)

@@ -1,0 +1,171 @@
+"""Waiting on BullMQ's markers and events: one connection that blocks for each queue that somebody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from noobly.clients.redis import Arg, RedisClient, Reply
+from noobly.core.errors import NooblyError
+from noobly.core.lifecycle import Tasks
+
+_log = logging.getLogger("noobly.working")
+
+_BLOCK = 2.0
+"""Seconds of one blocking command; a connection that is silent for longer than its stall timeout counts as lost."""
+
+_PAUSE = 0.25
+
+Ask = Callable[[RedisClient], Awaitable[None]]
+"""Asks the server once, for at most ``_BLOCK`` seconds, and wakes whoever it concerns."""
+
+
+class Waiters:
+    """Those who wait, by what they wait for."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def wake(self, name: str) -> None:
+        """Wake all who wait for a name."""
+        for future in self._waiting.get(name, ()):
+            _settle(future)
+
+    async def wait(self, name: str, pause: float) -> None:
+        """Wait until somebody wakes the name, ``pause`` seconds at most."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting.setdefault(name, set()).add(future)
+        timer = loop.call_later(pause, _settle, future)
+        try:
+            await future
+        finally:
+            timer.cancel()
+            self._waiting[name].discard(future)
+            if not self._waiting[name]:
+                del self._waiting[name]
+
+
+class Watch:
+    """Asks the server over and over while anybody waits, on a connection of its own.
+
+    Args:
+        connect: Makes a connection, not yet started.
+        ask: Asks once.
+        waiters: Those who wait.
+        tasks: Owns the asking.
+    """
+
+    def __init__(self, connect: Callable[[], RedisClient], ask: Ask, waiters: Waiters, tasks: Tasks) -> None:
+        self._connect, self._ask, self._waiters, self._tasks = connect, ask, waiters, tasks
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def going(self) -> bool:
+        """Whether it asks."""
+        return self._asking is not None and not self._asking.done()
+
+    def begin(self) -> None:
+        """Ask from now on, as long as anybody waits."""
+        if not self.going:
+            self._asking = self._tasks.spawn(self._go_on(), "watch of a BullMQ queue")
+
+    async def _go_on(self) -> None:
+        client = self._connect()
+        try:
+            await client.start()
+            idle = 0
+            while idle < 3:  # Whoever waits in slices is back at once.
+                idle = 0 if self._waiters else idle + 1
+                await self._ask(client)
+        except NooblyError as error:
+            _log.debug("a queue of BullMQ cannot be watched; those who wait look for themselves: %s", error)
+            await asyncio.sleep(_PAUSE)
+        finally:
+            with suppress(NooblyError):
+                await client.close()
+
+
+class Markers:
+    """Waits for the marker that BullMQ sets when a queue has work; ``heard`` grows with each one."""
+
+    def __init__(self, connect: Callable[[], RedisClient], key: str, tasks: Tasks) -> None:
+        self.heard = 0
+        self._waiters = Waiters()
+        self._key = key
+        self._watch = Watch(connect, self._ask, self._waiters, tasks)
+
+    def wake(self) -> None:
+        """Let all who wait look for work."""
+        self.heard += 1
+        self._waiters.wake("")
+
+    async def wait(self, heard: int, pause: float) -> None:
+        """Wait until there may be work, ``pause`` seconds at most.
+
+        Args:
+            heard: The attribute before the last look, so that nothing is missed which came since.
+            pause: Seconds.
+        """
+        self._watch.begin()
+        if heard == self.heard:
+            await self._waiters.wait("", pause)
+
+    async def _ask(self, client: RedisClient) -> None:
+        if await client.execute("BZPOPMIN", self._key, _BLOCK) is not None:
+            self.wake()
+
+
+class Ends:
+    """Waits for the events that BullMQ adds when jobs end."""
+
+    def __init__(self, connect: Callable[[], RedisClient], key: str, tasks: Tasks) -> None:
+        self._waiters = Waiters()
+        self._key = key
+        self._last: Arg | None = None
+        self._watch = Watch(connect, self._ask, self._waiters, tasks)
+
+    async def begin(self, client: RedisClient) -> None:
+        """Listen from now on, so that an end is heard which comes after a look that is still to be made."""
+        if self._last is None or not self._watch.going:
+            match await client.execute("XREVRANGE", self._key, "+", "-", "COUNT", 1):
+                case [[bytes() as last, _]]:
+                    self._last = last
+                case _:
+                    self._last = "0-0"
+        self._watch.begin()
+
+    async def wait(self, id: str, pause: float) -> None:
+        """Wait until a job may have ended, ``pause`` seconds at most."""
+        await self._waiters.wait(id, pause)
+
+    async def _ask(self, client: RedisClient) -> None:
+        streams = ("STREAMS", self._key, self._last or "$")
+        reply = await client.execute("XREAD", "COUNT", 1000, "BLOCK", int(1000 * _BLOCK), *streams)
+        for last, fields in _entries(reply):
+            self._last = last
+            if fields.get(b"event") in (b"completed", b"failed"):
+                self._waiters.wake(fields.get(b"jobId", b"").decode())
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _entries(reply: Reply) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Return the entries of an answer to XREAD, which has one stream."""
+    streams = list(reply.values()) if isinstance(reply, dict) else []
+    found: list[tuple[bytes, dict[bytes, bytes]]] = []
+    for entries in streams:
+        for entry in entries if isinstance(entries, list) else []:
+            match entry:
+                case [bytes() as id, list() as parts]:
+                    flat = [part for part in parts if isinstance(part, bytes)]
+                    found.append((id, dict(zip(flat[::2], flat[1::2], strict=False))))
+    return found

@@ -1,0 +1,207 @@
+"""The SQLite provider: jobs in one file, which outlive their processes and which those of one machine share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from noobly.clients.sqlite import Database, Durability
+from noobly.clients.sqlite_arrivals import Arrivals
+from noobly.core.checks import Limits
+from noobly.core.config import Config
+from noobly.core.errors import NooblyError
+from noobly.core.scope import Environment
+from noobly.working.driver import Added, Beat, Claim, Claimed, Hold, JobRecord, NewJob, Outcome, Retention, State
+from noobly.working.providers import _sqlite_adding as adding
+from noobly.working.providers import _sqlite_rows as rows
+from noobly.working.providers import _sqlite_work as work
+
+_EVERYBODY = 1_000_000
+"""More than may ever wait."""
+
+
+class SqliteConfig(Config, frozen=True, kw_only=True):
+    """The options of the SQLite provider.
+
+    Args:
+        path: The file; its folder is made where there is none.
+        durability: ``power``: what was added or settled survives a power failure; ``process``: only the end of the
+            process, also by SIGKILL.
+        busy_timeout: Seconds to wait for another process that writes.
+    """
+
+    url_parts: ClassVar[Mapping[str, str]] = {"path": "path"}
+
+    path: Annotated[str, msgspec.Meta(min_length=1)]
+    durability: Literal["process", "power"] = "power"
+    busy_timeout: Annotated[float, msgspec.Meta(ge=0, lt=1e6)] = 2.0
+
+
+class SqliteJobs:
+    """Jobs in a file. Calls that come together are committed together, so they share one wait for the disk.
+
+    Leases and delays are measured by the wall clock, for that is what processes have in common: one that is set forward
+    ends them too early, and one that is set back too late, by as much as it was set.
+    """
+
+    Config = SqliteConfig
+    scheme = "sqlite"
+    # Other processes may hold the file and the disk may be full, so calls have a deadline and are tried again.
+    in_process = False
+    apart = True
+    limits = Limits()
+
+    def __init__(self, config: SqliteConfig, environment: Environment) -> None:
+        self._wall = environment.clock.time
+        self._database = Database(
+            config.path,
+            schema=rows.SCHEMA,
+            durability=Durability[config.durability.upper()],
+            busy_timeout=config.busy_timeout,
+        )
+        self._arrivals = Arrivals(
+            config.path, self._database, lambda connection, asked: work.look(connection, asked, self._now())
+        )
+
+    def _now(self) -> int:
+        return rows.microseconds(self._wall())
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        """Open the file, and watch it for what other processes do; see ``Database.start``."""
+        await self._database.start(stack)
+        await self._arrivals.start(stack)
+
+    def classify(self, error: Exception) -> NooblyError | None:
+        """Map what SQLite raises."""
+        return self._database.classify(error)
+
+    async def add(self, jobs: Sequence[NewJob], /) -> list[Added]:
+        """See the protocol."""
+        added = await self._database.write(lambda connection: adding.add(connection, jobs, self._now()))
+        for queue in {new.queue for new in jobs}:
+            self._arrivals.tell(f"q{queue}", len(jobs))
+        return added
+
+    async def claim(self, queue: str, claim: Claim, /) -> list[Claimed]:
+        """See the protocol."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + claim.wait
+        while True:
+            heard = self._arrivals.heard
+            # A power failure ends all workers of this machine, so it may undo their leases.
+            taken = await self._database.write_relaxed(
+                lambda connection: work.claim(connection, queue, claim, self._now())
+            )
+            left = until - clock()
+            if taken.jobs or left <= 0:
+                return taken.jobs
+            due = left if taken.due is None else max(0.001, rows.seconds(taken.due - self._now()))
+            await self._arrivals.wait(f"q{queue}", heard, min(left, due))
+
+    async def beat(self, queue: str, holds: Sequence[Hold], lease: float, /) -> list[Beat]:
+        """See the protocol."""
+        return await self._database.write_relaxed(
+            lambda connection: work.beat(connection, queue, holds, lease, self._now())
+        )
+
+    async def settle(self, queue: str, outcomes: Sequence[Outcome], /) -> list[bool]:
+        """See the protocol."""
+        changed = await self._database.write(lambda connection: work.settle(connection, queue, outcomes, self._now()))
+        self._tell(changed)
+        return changed.good
+
+    def _tell(self, changed: work.Changed) -> None:
+        for queue in changed.queues:
+            self._arrivals.tell(f"q{queue}", _EVERYBODY)
+        for queue, id in changed.ended:
+            self._arrivals.tell(_job(queue, id), _EVERYBODY)
+
+    async def report(self, queue: str, id: str, progress: bytes, lines: Sequence[str], /) -> bool:
+        """See the protocol."""
+        return await self._database.write_relaxed(
+            lambda connection: work.report(connection, queue, id, progress, lines)
+        )
+
+    async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
+        """See the protocol."""
+        heard = self._arrivals.heard
+        found = await self._database.read(lambda connection: work.get(connection, queue, id))
+        if found is None or found.state.final or not wait:
+            return found
+        await self._arrivals.wait(_job(queue, id), heard, wait)
+        return await self._database.read(lambda connection: work.get(connection, queue, id))
+
+    async def logs(self, queue: str, id: str, /) -> list[str]:
+        """See the protocol."""
+        return await self._database.read(lambda connection: work.logs(connection, queue, id))
+
+    async def children(self, queue: str, id: str, /) -> list[JobRecord]:
+        """See the protocol."""
+        return await self._database.read(lambda connection: work.children(connection, queue, id))
+
+    async def page(self, queue: str, states: Sequence[State], skip: int, most: int, /) -> list[JobRecord]:
+        """See the protocol."""
+        return await self._database.read(lambda connection: work.page(connection, queue, states, skip, most))
+
+    async def cancel(self, queue: str, id: str, /) -> State | None:
+        """See the protocol."""
+        state, changed = await self._database.write(lambda connection: work.cancel(connection, queue, id, self._now()))
+        self._tell(changed)
+        return state
+
+    async def rerun(self, queue: str, id: str, /) -> bool:
+        """See the protocol."""
+        queued = await self._database.write(lambda connection: work.rerun(connection, queue, id, self._now()))
+        if queued:
+            self._arrivals.tell(f"q{queue}", 1)
+        return queued
+
+    async def remove(self, queue: str, id: str, /) -> bool:
+        """See the protocol."""
+        removed, changed = await self._database.write(
+            lambda connection: work.remove(connection, queue, id, self._now())
+        )
+        self._tell(changed)
+        return removed
+
+    async def counts(self, queue: str, /) -> dict[State, int]:
+        """See the protocol."""
+        return await self._database.read(lambda connection: work.counts(connection, queue))
+
+    async def queues(self) -> list[str]:
+        """See the protocol."""
+        return await self._database.read(work.names)
+
+    async def sweep(self, queue: str, retention: Retention, /) -> int:
+        """See the protocol; some at a time, so that nobody who writes waits for long."""
+        total = 0
+        while count := await self._database.write_relaxed(
+            lambda connection: work.sweep(connection, queue, retention, self._now())
+        ):
+            total += count
+        return total
+
+    async def pause(self, queue: str, /) -> None:
+        """See the protocol."""
+        await self._database.write(lambda connection: connection.execute(rows.PAUSE, (queue,)).rowcount)
+
+    async def resume(self, queue: str, /) -> None:
+        """See the protocol."""
+        await self._database.write(lambda connection: connection.execute(rows.RESUME, (queue,)).rowcount)
+        self._arrivals.tell(f"q{queue}", _EVERYBODY)
+
+    async def paused(self, queue: str, /) -> bool:
+        """See the protocol."""
+        return await self._database.read(lambda connection: work.find(connection, queue).paused)
+
+    async def health(self) -> None:
+        """See the protocol."""
+        await self._database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+
+
+def _job(queue: str, id: str) -> str:
+    return f"j{id}\0{queue}"

@@ -1,0 +1,254 @@
+"""Tasks: functions that jobs run, under a name, with how they are to be run."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import Generic, ParamSpec, TypeVar, cast, get_type_hints
+
+import msgspec
+
+from noobly.core.clock import Seconds, seconds
+from noobly.core.errors import ConfigError, NotFound
+from noobly.working.driver import Bounds, Retrying
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_RATE = re.compile(r"(\d{1,9})/(?:(\d{1,6}))?\s?(s|m|h|d)")
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+DEFAULT_QUEUE = "default"
+
+
+class Execution(Enum):
+    """Where a task's function runs."""
+
+    ASYNC = "async"
+    """As a task of the worker's event loop."""
+    THREAD = "thread"
+    """In a thread; it cannot be stopped from outside."""
+    PROCESS = "process"
+    """In a process of its own, for CPU work; timeout and cancellation end the process."""
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task's jobs are run.
+
+    Args:
+        queue: The queue they wait in.
+        retrying: How often they are tried.
+        timeout: Seconds that one attempt may take; 0 for no limit.
+        priority: 0 to 9.
+        bounds: How fast they may run.
+        unique: Jobs with equal arguments are added only once at a time.
+        unique_for: Seconds for which that holds; 0 for until the job has ended.
+        execution: Where the function runs.
+        no_retry_on: Exceptions after which trying again is useless.
+    """
+
+    queue: str = DEFAULT_QUEUE
+    retrying: Retrying = Retrying()
+    timeout: float = 0.0
+    priority: int = 0
+    bounds: Bounds = Bounds()
+    unique: bool = False
+    unique_for: float = 0.0
+    execution: Execution = Execution.ASYNC
+    no_retry_on: tuple[type[Exception], ...] = ()
+
+
+class Task(Generic[P, R]):
+    """A function under a name; calling it calls the function, here and now.
+
+    Attributes:
+        name: The name that jobs carry.
+        function: The function.
+        rules: How its jobs are run.
+        argument: The type of its argument, to which a job's data is converted.
+        wants_data: It has an argument for the data.
+        wants_job: It has a second argument, for the job's context.
+    """
+
+    def __init__(self, name: str, function: Callable[P, R], rules: Rules) -> None:
+        self.name = name
+        self.function = function
+        self.rules = rules
+        positional = [one for one in inspect.signature(function).parameters.values() if one.kind in _POSITIONAL]
+        if len(positional) > 2:
+            raise ConfigError(f"task {name!r} takes {len(positional)} arguments; a task takes the data and the job")
+        self.wants_data, self.wants_job = len(positional) > 0, len(positional) > 1
+        self.argument: type[object] = _argument(function, positional)
+        self.__name__ = getattr(function, "__name__", name)
+        self.__doc__ = function.__doc__
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, without a job."""
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def _argument(function: Callable[..., object], positional: Sequence[inspect.Parameter]) -> type[object]:
+    if not positional or positional[0].annotation is inspect.Parameter.empty:
+        return object
+    try:
+        found: type[object] = get_type_hints(function)[positional[0].name]
+    except NameError:
+        return object  # A type that only exists for the checker: the data stays as it is.
+    return found
+
+
+class Tasks:
+    """The tasks of one program: ``tasks = Tasks()``, then ``@tasks.task(retries=3)`` above a function."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task[..., object]] = {}
+
+    def task(
+        self,
+        name: str | None = None,
+        *,
+        queue: str | None = None,
+        retries: int = 0,
+        backoff: Seconds = 1.0,
+        backoff_cap: Seconds = 300.0,
+        timeout: Seconds | None = None,
+        priority: int = 0,
+        rate_limit: str | None = None,
+        concurrency: int | None = None,
+        unique: bool | Seconds = False,
+        execution: str | None = None,
+        no_retry_on: Sequence[type[Exception]] = (),
+    ) -> Callable[[Callable[P, R]], Task[P, R]]:
+        """Return a decorator that makes a function a task. It gets a job's data and, if it wants it, the job.
+
+        Args:
+            name: The name; by default the function's.
+            queue: The queue of its jobs; ``default``, or its own name where it has a rate limit or a concurrency.
+            retries: How often a job that failed is tried again.
+            backoff: Seconds of the first pause; the next is twice as long, each drawn from [0, pause).
+            backoff_cap: The longest pause, in seconds.
+            timeout: Seconds that one attempt may take; then it is stopped, and has failed.
+            priority: 0 to 9; higher ones run first.
+            rate_limit: Jobs begun per time by all workers together: ``4/s``, ``100/m``, ``10/30s``.
+            concurrency: Jobs running at once on all workers together.
+            unique: A job whose arguments equal those of one that waits or runs is not added; a length of time instead
+                of True says for how long that holds.
+            execution: ``async``, ``thread`` or ``process``; by default ``async`` for async functions, else ``thread``.
+            no_retry_on: Exceptions after which a job fails at once.
+
+        Raises:
+            ConfigError: An option is bad, or the name is taken.
+        """
+        bounds = _bounds(rate_limit, concurrency)
+
+        def decorate(function: Callable[P, R]) -> Task[P, R]:
+            title = name or str(getattr(function, "__name__", ""))
+            own = title if bounds != Bounds() else DEFAULT_QUEUE
+            rules = Rules(
+                queue=queue or own,
+                retrying=_retrying(title, retries, backoff, backoff_cap),
+                timeout=seconds(timeout, "timeout") or 0.0,
+                priority=_priority(priority),
+                bounds=bounds,
+                unique=unique is not False,
+                unique_for=0.0 if isinstance(unique, bool) else seconds(unique, "unique") or 0.0,
+                execution=_execution(function, execution),
+                no_retry_on=tuple(no_retry_on),
+            )
+            return self.add(Task(title, function, rules))
+
+        return decorate
+
+    def add(self, task: Task[P, R]) -> Task[P, R]:
+        """Add a task.
+
+        Raises:
+            ConfigError: The name is bad or taken, or its queue has other bounds already.
+        """
+        if not 1 <= len(task.name) <= 200:
+            raise ConfigError(f"a task's name has 1 to 200 characters, not {len(task.name)}")
+        if task.name in self._tasks:
+            raise ConfigError(f"there are two tasks named {task.name!r}")
+        others = {one.rules.bounds for one in self._tasks.values() if one.rules.queue == task.rules.queue}
+        if others and task.rules.bounds not in others:
+            raise ConfigError(
+                f"queue {task.rules.queue!r} has tasks with other limits than {task.name!r}; "
+                "give a task with limits a queue of its own"
+            )
+        self._tasks[task.name] = cast("Task[..., object]", task)
+        return task
+
+    def include(self, other: Tasks) -> None:
+        """Add all tasks of another table."""
+        for task in other:
+            self.add(task)
+
+    def find(self, name: str) -> Task[..., object]:
+        """Return a task.
+
+        Raises:
+            NotFound: There is none of that name.
+        """
+        if name in self._tasks:
+            return self._tasks[name]
+        raise NotFound(f"no task is named {name!r}; known are {', '.join(sorted(self._tasks)) or 'none'}")
+
+    def bounds(self, queue: str) -> Bounds:
+        """Return how fast a queue may be worked on."""
+        return next((task.rules.bounds for task in self if task.rules.queue == queue), Bounds())
+
+    def queues(self) -> tuple[str, ...]:
+        """Return the queues of all tasks."""
+        return tuple(dict.fromkeys(task.rules.queue for task in self))
+
+    def __iter__(self) -> Iterator[Task[..., object]]:
+        return iter(list(self._tasks.values()))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tasks
+
+
+def _bounds(rate_limit: str | None, concurrency: int | None) -> Bounds:
+    if concurrency is not None and (type(concurrency) is not int or not 1 <= concurrency <= 100_000):
+        raise ConfigError(f"concurrency must be a whole number of 1 to 100,000, not {concurrency!r}")
+    if rate_limit is None:
+        return Bounds(running=concurrency or 0)
+    match = _RATE.fullmatch(rate_limit)
+    if match is None or int(match[1]) == 0 or match[2] == "0":
+        raise ConfigError(f"rate_limit must be a number per time, as 4/s, 100/m or 10/30s, not {rate_limit!r}")
+    return Bounds(starts=int(match[1]), period=int(match[2] or 1) * _UNITS[match[3]], running=concurrency or 0)
+
+
+def _retrying(name: str, retries: int, backoff: Seconds, cap: Seconds) -> Retrying:
+    if type(retries) is not int or not 0 <= retries <= 10_000:
+        raise ConfigError(f"retries of task {name!r} must be a whole number of 0 to 10,000, not {retries!r}")
+    base, longest = seconds(backoff, "backoff") or 1.0, seconds(cap, "backoff_cap") or 300.0
+    return Retrying(attempts=retries + 1, base=base, cap=max(base, longest))
+
+
+def _priority(priority: int) -> int:
+    if type(priority) is not int or not 0 <= priority <= 9:
+        raise ConfigError(f"priority must be a whole number of 0 to 9, not {priority!r}")
+    return priority
+
+
+def _execution(function: Callable[..., object], wanted: str | None) -> Execution:
+    is_async = inspect.iscoroutinefunction(function)
+    if wanted is None:
+        return Execution.ASYNC if is_async else Execution.THREAD
+    try:
+        execution = Execution(wanted)
+    except ValueError as error:
+        raise ConfigError(f"execution must be async, thread or process, not {wanted!r}") from error
+    if is_async and execution is Execution.THREAD:
+        raise ConfigError("an async function runs on the event loop or in a process, not in a thread")
+    if not is_async and execution is Execution.ASYNC:
+        raise ConfigError("a plain function runs in a thread or in a process, for it would hold the event loop")
+    return execution
