@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from noobly.core.scope import Environment
     from noobly.logging import Logs, open_logs
     from noobly.measuring import Metrics, open_metrics
+    from noobly.queueing import Queues, open_queues
     from noobly.settings import Settings
     from noobly.sync import SyncNoobly
+    from noobly.working import Jobs, Tasks, open_jobs
 
     __version__: str
 
@@ -25,16 +27,21 @@ __all__ = [
     "Can",
     "Computed",
     "Environment",
+    "Jobs",
     "Logs",
     "Metrics",
     "Noobly",
     "NooblyError",
+    "Queues",
     "Settings",
     "SyncNoobly",
+    "Tasks",
     "__version__",
     "open_cache",
+    "open_jobs",
     "open_logs",
     "open_metrics",
+    "open_queues",
 ]
 
 _HOMES = {
@@ -42,15 +49,20 @@ _HOMES = {
     "Can": "noobly.caching",
     "Computed": "noobly.caching",
     "Environment": "noobly.core.scope",
+    "Jobs": "noobly.working",
     "Logs": "noobly.logging",
     "Metrics": "noobly.measuring",
     "Noobly": "noobly.app",
     "NooblyError": "noobly.core.errors",
+    "Queues": "noobly.queueing",
     "Settings": "noobly.settings",
     "SyncNoobly": "noobly.sync",
+    "Tasks": "noobly.working",
     "open_cache": "noobly.caching",
+    "open_jobs": "noobly.working",
     "open_logs": "noobly.logging",
     "open_metrics": "noobly.measuring",
+    "open_queues": "noobly.queueing",
 }
 
 

@@ -19,8 +19,10 @@ from noobly.layers.opening import Request
 from noobly.logging import Logs
 from noobly.measuring import Metrics
 from noobly.measuring.runtime import watch
+from noobly.queueing import Queues
 from noobly.services import SERVICES
 from noobly.settings import DEFAULT, Instance, Settings, title
+from noobly.working import Jobs
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -41,6 +43,8 @@ class Noobly:
     logging: Logs
     caching: Cache
     measuring: Metrics
+    queueing: Queues
+    working: Jobs
 
     def __init__(self, settings: Settings, environment: Environment, instances: Sequence[Live[Portable]]) -> None:
         self.settings = settings

@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
+from noobly.cli_bench import bench_app
 from noobly.cli_logs import logs_app
-from noobly.core.errors import ConfigError, InvalidArgument, NooblyError
+from noobly.cli_queues import queues_app
+from noobly.cli_reach import Config, Json
+from noobly.cli_show import complain, show, show_json, show_table, write
+from noobly.cli_worker import worker
+from noobly.core.errors import InvalidArgument, NooblyError
 
 if TYPE_CHECKING:
-    import msgspec
-
     from noobly.server.keys import Key, KeyStore
     from noobly.settings import Settings
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
-Config = Annotated[Path | None, Parameter(help="The settings file; ./noobly.toml by default.")]
 DataDir = Annotated[Path | None, Parameter(help="The folder of what the server keeps, such as API keys.")]
-Json = Annotated[bool, Parameter(help="Print JSON.")]
 
 
 def _version() -> str:
@@ -46,6 +47,9 @@ keys_app = App(name="keys", help="Make, list and revoke API keys.")
 app.command(config_app)
 app.command(keys_app)
 app.command(logs_app)
+app.command(queues_app)
+app.command(bench_app)
+app.command(worker)
 app.register_install_completion_command(help="Install the completion of commands for this shell.")
 
 
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, result_action="return_int_as_exit_code_else_zero")
     except NooblyError as error:
-        _complain(error)
+        complain(error)
         return 2 if isinstance(error, InvalidArgument) else 1
     return int(code)
 
@@ -83,11 +87,11 @@ def check_config(*, config: Config = None, json: Json = False) -> int:
     problems = check(_settings(config))
     if json:
         found = [{"table": one.subject, "code": one.error.code, "message": one.error.message} for one in problems]
-        _write_json(found)
+        show_json(found)
     for problem in () if json else problems:
-        _complain(problem.error, f"[{problem.subject}] ")
+        complain(problem.error, f"[{problem.subject}] ")
     if not problems and not json:
-        _write("The settings are good.")
+        write("The settings are good.")
     return 2 if problems else 0
 
 
@@ -96,7 +100,7 @@ def explain_config(*, config: Config = None, json: Json = False) -> None:
     """Show every setting and where it came from; secrets are masked."""
     from noobly.explain import explain
 
-    _show(explain(_settings(config)), json=json)
+    show(explain(_settings(config)), json=json)
 
 
 @app.command
@@ -108,10 +112,10 @@ def doctor(*, config: Config = None, json: Json = False) -> int:
 
     diagnosis = asyncio.run(diagnose(_settings(config)))
     if json:
-        _write_json(diagnosis)
+        show_json(diagnosis)
     else:
-        _write(f"noobly {diagnosis.noobly}, Python {diagnosis.python}")
-        _show(diagnosis.instances, json=False)
+        write(f"noobly {diagnosis.noobly}, Python {diagnosis.python}")
+        show(diagnosis.instances, json=False)
     return 0 if diagnosis.well else 1
 
 
@@ -120,7 +124,7 @@ def providers(*, json: Json = False) -> None:
     """List the providers of all services: what is installed, and what each can do."""
     from noobly.offers import offers
 
-    _show(offers(), json=json)
+    show(offers(), json=json)
 
 
 @keys_app.command(name="create")
@@ -137,9 +141,9 @@ def create_key(
     _check_services(scope)
     issued = _store(config, data_dir).create(name, scope, lifetime=_lifetime(expires))
     if json:
-        _write_json({**_row(issued.key), "key": issued.text.reveal()})
+        show_json({**_row(issued.key), "key": issued.text.reveal()})
         return
-    _write(issued.text.reveal())
+    write(issued.text.reveal())
     sys.stderr.write(f"Key {issued.key.id} for {name}. Keep it: it is shown only now.\n")
 
 
@@ -148,9 +152,9 @@ def list_keys(*, config: Config = None, data_dir: DataDir = None, json: Json = F
     """List the API keys of the data folder, without their secrets."""
     rows = [_row(key) for key in _store(config, data_dir).list()]
     if json:
-        _write_json(rows)
+        show_json(rows)
     else:
-        _write_table(["id", "name", "scopes", "created", "expires", "state"], [[*row.values()] for row in rows])
+        show_table(["id", "name", "scopes", "created", "expires", "state"], [[*row.values()] for row in rows])
 
 
 @keys_app.command(name="revoke")
@@ -163,7 +167,7 @@ def revoke_key(
 ) -> None:
     """Revoke an API key at once, also on a server that runs."""
     key = _store(config, data_dir).revoke(id)
-    _write(f"Revoked {key.id} ({key.name}).")
+    write(f"Revoked {key.id} ({key.name}).")
 
 
 def _settings(config: Path | None, **server: str | Path | int | None) -> Settings:
@@ -211,42 +215,3 @@ def _row(key: Key) -> dict[str, object]:
 
 def _moment(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _show(rows: Sequence[msgspec.Struct], *, json: bool) -> None:
-    if json:
-        _write_json(rows)
-    elif rows:
-        names = rows[0].__struct_fields__
-        _write_table(names, [[getattr(row, name) for name in names] for row in rows])
-
-
-def _write_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    table = [[head.upper() for head in heads], *([_cell(value) for value in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        _write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def _cell(value: object) -> str:
-    if value is None or value in ("", []):
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _write_json(data: object) -> None:
-    from msgspec import json
-
-    _write(json.format(json.encode(data), indent=2).decode())
-
-
-def _write(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-
-
-def _complain(error: NooblyError, where: str = "") -> None:
-    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    kind = "settings" if isinstance(error, ConfigError) else error.code
-    sys.stderr.write(f"noobly: {where}{kind}: {error.message}{notes}\n")

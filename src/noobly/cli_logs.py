@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
+
+from noobly.cli_reach import SERVERS, At, Config, Key, run
+from noobly.cli_show import write
 
 if TYPE_CHECKING:
     from noobly.core.streams import Skipped
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
     from noobly.logging import Logs, Record
     from noobly.settings import Settings
 
-Config = Annotated[Path | None, Parameter(help="The settings file; ./noobly.toml by default.")]
 Url = Annotated[str | None, Parameter(help="The server; by default the one that the settings are for.")]
-Key = Annotated[str | None, Parameter(help="The server's API key, as env:NAME or file:PATH.")]
-At = Annotated[str, Parameter(help="The instance.")]
 Json = Annotated[bool, Parameter(help="Print JSON lines.")]
 Text = Annotated[str, Parameter(help="Text that the message contains.")]
 AtLeast = Annotated[str, Parameter(name="--level", help="The least level, such as warn.")]
@@ -30,7 +28,6 @@ Moment = Annotated[datetime | None, Parameter(help="A time, such as 2026-01-31T1
 
 LevelName = Literal["trace", "debug", "info", "warn", "error", "fatal"]
 
-_REMOTE = ("remote", "api", "http", "https")
 _PASSIVE = {"capture": False}
 _PAGE = 1000
 
@@ -57,7 +54,7 @@ def tail(
             async for record in records:
                 _print(record, json=json)
 
-    _run(follow, _served(_settings(config), url, key, at))
+    run("logging", _served(_settings(config), url, key, at), follow)
 
 
 @logs_app.command
@@ -97,7 +94,7 @@ def search(
             if after is None:
                 return
 
-    _run(find, _stored(_settings(config), url, key, at))
+    run("logging", _stored(_settings(config), url, key, at), find)
 
 
 @logs_app.command(name="level")
@@ -119,9 +116,9 @@ def set_level(
         if level is not None:
             await logs.set_level(level, logger=logger)
         kept = await logs.level(logger)
-        _write(encoding.encode({"logger": logger, "level": kept}).decode() if json else kept)
+        write(encoding.encode({"logger": logger, "level": kept}).decode() if json else kept)
 
-    _run(change, _served(_settings(config), url, key, at))
+    run("logging", _served(_settings(config), url, key, at), change)
 
 
 def _settings(config: Path | None) -> Settings:
@@ -135,7 +132,7 @@ def _served(settings: Settings, url: str | None, key: str | None, at: str) -> Re
     from noobly.layers.opening import Request
 
     instance = settings.instances("logging").get(at)
-    if url is None and instance is not None and instance.url.partition(":")[0] in _REMOTE:
+    if url is None and instance is not None and instance.url.partition(":")[0] in SERVERS:
         return Request(url=instance.url, options={**instance.options, **_PASSIVE, "spool": ""})
     server = url or f"http://{settings.server.host}:{settings.server.port}"
     options: dict[str, object] = {**_PASSIVE, "spool": "", "at": at}
@@ -147,23 +144,9 @@ def _stored(settings: Settings, url: str | None, key: str | None, at: str) -> Re
     from noobly.layers.opening import Request
 
     instance = settings.instances("logging").get(at)
-    if url is not None or instance is None or instance.url.partition(":")[0] in (*_REMOTE, "memory"):
+    if url is not None or instance is None or instance.url.partition(":")[0] in (*SERVERS, "memory"):
         return _served(settings, url, key, at)
     return Request(url=instance.url, options={**instance.options, **_PASSIVE}, instance=at)
-
-
-def _run(work: Callable[[Logs], Awaitable[None]], request: Request) -> None:
-    from noobly.core.scope import Environment
-    from noobly.logging.opening import enter_logs
-
-    async def run() -> None:
-        async with AsyncExitStack() as stack:
-            await work((await enter_logs(stack, request, Environment())).portable)
-
-    try:
-        asyncio.run(run())
-    except KeyboardInterrupt:
-        return
 
 
 def _print(record: Record | Skipped, *, json: bool) -> None:
@@ -172,7 +155,7 @@ def _print(record: Record | Skipped, *, json: bool) -> None:
     if isinstance(record, Skipped):
         sys.stderr.write(f"noobly: {record.count} records are missing here; they came too fast\n")
     else:
-        _write(_shown(record, json=json))
+        write(_shown(record, json=json))
 
 
 def _shown(record: Record, *, json: bool) -> str:
@@ -183,8 +166,3 @@ def _shown(record: Record, *, json: bool) -> str:
 
 def _aware(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.astimezone()
-
-
-def _write(line: str) -> None:
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()

@@ -26,6 +26,14 @@ from noobly.measuring.driver import MetricDriver
 from noobly.measuring.opening import enter_metrics
 from noobly.measuring.options import MetricOptions
 from noobly.measuring.providers import REGISTRY as MEASURING
+from noobly.queueing.driver import QueueDriver
+from noobly.queueing.opening import enter_queues
+from noobly.queueing.options import QueueOptions
+from noobly.queueing.providers import REGISTRY as QUEUEING
+from noobly.working.driver import JobDriver
+from noobly.working.opening import enter_jobs
+from noobly.working.options import JobOptions
+from noobly.working.providers import REGISTRY as WORKING
 
 Enter = Callable[[AsyncExitStack, Request, Environment], Awaitable[Live[Portable]]]
 
@@ -56,5 +64,7 @@ SERVICES = _table(
     Service(registry=LOGGING, protocol=LogDriver, options=LogsOptions, enter=enter_logs),
     Service(registry=CACHING, protocol=CacheDriver, options=CacheOptions, enter=enter_cache),
     Service(registry=MEASURING, protocol=MetricDriver, options=MetricOptions, enter=enter_metrics),
+    Service(registry=QUEUEING, protocol=QueueDriver, options=QueueOptions, enter=enter_queues),
+    Service(registry=WORKING, protocol=JobDriver, options=JobOptions, enter=enter_jobs),
 )
 """The services by name, in the order in which they start; what the others log goes to the first."""

@@ -12,8 +12,9 @@ Where a program has no block to put it in, such as a Flask application, ``contex
     atexit.register(stack.close)
 
 All calls run on one event loop in a thread that the facade owns; any number of threads may call. Coroutines become
-functions, async iterators iterators, async context managers context managers. Functions that are handed in may be plain
-ones: they run in worker threads with the caller's context variables, and may use the facade themselves.
+functions, async iterators iterators, async context managers context managers, also in what is handed out, such as typed
+queues and handles of jobs. Functions that are handed in may be plain ones: they run in worker threads with the caller's
+context variables, and may use the facade themselves.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, get_args, get_origin, get_type_hints
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from noobly.app import Noobly
 from noobly.core.clock import Seconds
-from noobly.core.lifecycle import Portable
+from noobly.core.lifecycle import Handle, Portable
 from noobly.core.scope import Environment
 from noobly.layers.health import Health
 from noobly.logging.parting import parting
@@ -106,12 +108,24 @@ class SyncNoobly:
         return services[name]
 
 
-class Blocking:
+class _Plain:
+    """Stands for an object of the async API; its methods are generated."""
+
+    def __init__(self, aio: Portable | Handle, thread: LoopThread) -> None:
+        self._aio = aio
+        self._thread = thread
+
+    # The methods are generated; ``SyncNoobly.call`` is there for those who want their types.
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or (isinstance(self._aio, Portable) and name not in vars(self._aio)):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return getattr(self._aio, name)
+
+
+class Blocking(_Plain):
     """One instance of a service, blocking; the methods are those of the async type."""
 
-    def __init__(self, portable: Portable, thread: LoopThread) -> None:
-        self._portable = portable
-        self._thread = thread
+    _aio: Portable
 
     def __getitem__(self, instance: str) -> Self:
         """Return the sibling with this name: ``noobly.caching["sessions"]``.
@@ -119,33 +133,67 @@ class Blocking:
         Raises:
             NotFound: No instance of this service has the name.
         """
-        return type(self)(self._portable[instance], self._thread)
+        return type(self)(self._aio[instance], self._thread)
 
     @property
     def siblings(self) -> dict[str, Self]:
         """All instances of this service by name, this one included."""
-        return {name: self[name] for name in self._portable.siblings}
+        return {name: self[name] for name in self._aio.siblings}
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._portable.scope.instance!r}>"
-
-    if TYPE_CHECKING:
-        # The methods are generated; ``SyncNoobly.call`` is there for those who want their types.
-        def __getattr__(self, name: str) -> Any: ...
+        return f"<{type(self).__name__} {self._aio.scope.instance!r}>"
 
 
-def _blocking(portable: Portable, thread: LoopThread) -> Blocking:
-    kind: type = type(portable)
-    return _blocking_type(kind)(portable, thread)
+class _BlockingHandle(_Plain):
+    """What an instance handed out, blocking; its attributes are those of the async object."""
+
+    def __repr__(self) -> str:
+        return f"<blocking {self._aio!r}>"
+
+
+def _blocking(aio: Portable, thread: LoopThread) -> Blocking:
+    kind: type = type(aio)
+    made: Blocking = _plain_type(kind, Blocking)(aio, thread)
+    return made
+
+
+def _handed(value: object, thread: LoopThread) -> object:
+    """Return a result; what has async methods itself gets plain ones."""
+    if not isinstance(value, Handle):
+        return value
+    kind: type = type(value)
+    return _plain_type(kind, _BlockingHandle)(value, thread)
 
 
 @functools.cache
-def _blocking_type(portable: type) -> type[Blocking]:
-    members: dict[str, object] = {"__doc__": portable.__doc__}
-    for name, member in inspect.getmembers(portable, inspect.isfunction):
+def _plain_type(kind: type, base: type[_Plain]) -> Any:
+    members: dict[str, object] = {"__doc__": kind.__doc__}
+    for name, member in inspect.getmembers(kind, inspect.isfunction):
         if not name.startswith("_"):
             members[name] = _method(name, member)
-    return type(f"Sync{portable.__name__}", (Blocking,), members)
+    if issubclass(kind, Handle) and issubclass(kind, AsyncIterator):
+        members |= {"__iter__": lambda self: self, "__next__": _next}
+    if issubclass(kind, Handle) and issubclass(kind, AbstractAsyncContextManager):
+        members |= {"__enter__": _enter, "__exit__": _exit}
+    return type(f"Sync{kind.__name__}", (base,), members)
+
+
+def _next(self: Any) -> object:
+    for item in self._thread.run(_following, self._aio):
+        return _handed(item, self._thread)
+    raise StopIteration
+
+
+def _enter(self: Any) -> object:
+    self._held = self._thread.hold(self._aio)
+    value = self._held.__enter__()
+    return self if value is self._aio else _handed(value, self._thread)
+
+
+def _exit(
+    self: Any, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+) -> object:
+    return self._held.__exit__(kind, error, traceback)
 
 
 def _method(name: str, original: Callable[..., object]) -> Callable[..., object]:
@@ -154,16 +202,16 @@ def _method(name: str, original: Callable[..., object]) -> Callable[..., object]
     order = list(inspect.signature(original).parameters)[1:]
 
     @functools.wraps(original)
-    def method(self: Blocking, *args: object, **kwargs: object) -> object:
+    def method(self: _Plain, *args: object, **kwargs: object) -> object:
         if factories:
             args = tuple(
                 threaded(value) if name in factories else value for name, value in zip(order, args, strict=False)
             )
             kwargs = {name: threaded(value) if name in factories else value for name, value in kwargs.items()}
-        call = getattr(self._portable, name)
+        call = getattr(self._aio, name)
         if plain:
             return _adapted(self._thread.run(_made, functools.partial(call, *args, **kwargs)), self._thread)
-        return self._thread.run(call, *args, **kwargs)
+        return _handed(self._thread.run(call, *args, **kwargs), self._thread)
 
     return method
 
@@ -185,6 +233,8 @@ def _awaited(hint: object) -> bool:
 
 
 def _adapted(made: object, thread: LoopThread) -> object:
+    if isinstance(made, Handle):
+        return _handed(made, thread)
     if isinstance(made, AbstractAsyncContextManager):
         return thread.hold(made)
     if isinstance(made, AsyncIterator):

@@ -11,11 +11,20 @@ from noobly.caching.options import CacheOptions
 from noobly.caching.providers import REGISTRY
 from noobly.core.capability import Capability
 from noobly.core.scope import Environment
+from noobly.layers.entering import Shape, enter
 from noobly.layers.health import Live
-from noobly.layers.opening import Request, is_remote, open_driver, open_remote, split
+from noobly.layers.opening import Request
 
 _PROBE = "noobly:health"
 """The key whose existence is asked for where health is a question to another server."""
+
+_SHAPE = Shape(
+    registry=REGISTRY,
+    protocol=CacheDriver,
+    portable=Cache,
+    options=CacheOptions,
+    probe=lambda cache: cache.exists(_PROBE),
+)
 
 
 @asynccontextmanager
@@ -51,17 +60,4 @@ async def open_cache(
 
 async def enter_cache(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Cache]:
     """Open a cache whose end is registered on a stack."""
-    settings = split(request, CacheOptions)
-    if is_remote(REGISTRY, settings):
-        there, circuit = await open_remote(stack, REGISTRY, Cache, settings, request, environment)
-        stack.push_async_callback(there.close)
-        return Live(portable=there, check=lambda: there.exists(_PROBE), circuit=circuit)
-    opened = await open_driver(stack, REGISTRY, CacheDriver, settings, request, environment)
-    cache = Cache(opened.driver, opened.scope, opened.options)
-    cache.capabilities = opened.capabilities
-    stack.push_async_callback(cache.close)
-
-    async def check() -> None:
-        await opened.driver.health()  # Looked up each time, for closing puts another one in its place.
-
-    return Live(portable=cache, check=check, circuit=opened.circuit)
+    return await enter(stack, _SHAPE, request, environment)

@@ -7,12 +7,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from noobly.core.capability import Capability
 from noobly.core.scope import Environment
+from noobly.layers.entering import Shape, enter
 from noobly.layers.health import Live
-from noobly.layers.opening import Request, is_remote, open_driver, open_remote, split
+from noobly.layers.opening import Request
 from noobly.logging.driver import LogDriver
 from noobly.logging.logs import Logs
 from noobly.logging.options import LogsOptions
 from noobly.logging.providers import REGISTRY
+
+_SHAPE = Shape(
+    registry=REGISTRY,
+    protocol=LogDriver,
+    portable=Logs,
+    options=LogsOptions,
+    probe=Logs.level,
+)
 
 
 @asynccontextmanager
@@ -47,23 +56,12 @@ async def open_logs(
 
 async def enter_logs(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Logs]:
     """Open logging whose end is registered on a stack."""
-    settings = split(request, LogsOptions)
-    if is_remote(REGISTRY, settings):
-        there, circuit = await open_remote(stack, REGISTRY, Logs, settings, request, environment)
-        _begin(stack, there)
-        return Live(portable=there, check=there.level, circuit=circuit)
-    opened = await open_driver(stack, REGISTRY, LogDriver, settings, request, environment)
-    logs = Logs(opened.driver, opened.scope, opened.options)
-    _begin(stack, logs)
-
-    async def check() -> None:
-        await opened.driver.health()  # Looked up each time, for closing puts another one in its place.
-
-    return Live(portable=logs, check=check, circuit=opened.circuit)
+    live = await enter(stack, _SHAPE, request, environment)
+    _capture(stack, live.portable)
+    return live
 
 
-def _begin(stack: AsyncExitStack, logs: Logs) -> None:
-    stack.push_async_callback(logs.close)
+def _capture(stack: AsyncExitStack, logs: Logs) -> None:
     chosen = logs.options.capture
     if logs.scope.instance == "default" if chosen is None else chosen:
         stack.enter_context(logs.captured())

@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from noobly.core.capability import Capability
 from noobly.core.scope import Environment
+from noobly.layers.entering import Shape, enter
 from noobly.layers.health import Live
-from noobly.layers.opening import Request, is_remote, open_driver, open_remote, split
+from noobly.layers.opening import Request
 from noobly.measuring.driver import MetricDriver
 from noobly.measuring.metrics import Metrics
 from noobly.measuring.options import MetricOptions
@@ -16,6 +17,14 @@ from noobly.measuring.providers import REGISTRY
 
 _PROBE = "noobly:health"
 """What the series are asked for whose health is a question to another server; no metric's name begins so."""
+
+_SHAPE = Shape(
+    registry=REGISTRY,
+    protocol=MetricDriver,
+    portable=Metrics,
+    options=MetricOptions,
+    probe=lambda metrics: metrics.series(_PROBE, limit=1),
+)
 
 
 @asynccontextmanager
@@ -48,17 +57,4 @@ async def open_metrics(
 
 async def enter_metrics(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Metrics]:
     """Open metrics whose end is registered on a stack."""
-    settings = split(request, MetricOptions)
-    if is_remote(REGISTRY, settings):
-        there, circuit = await open_remote(stack, REGISTRY, Metrics, settings, request, environment)
-        stack.push_async_callback(there.close)
-        return Live(portable=there, check=lambda: there.series(_PROBE, limit=1), circuit=circuit)
-    opened = await open_driver(stack, REGISTRY, MetricDriver, settings, request, environment)
-    metrics = Metrics(opened.driver, opened.scope, opened.options)
-    await metrics.start()
-    stack.push_async_callback(metrics.close)
-
-    async def check() -> None:
-        await opened.driver.health()  # Looked up each time, for closing puts another one in its place.
-
-    return Live(portable=metrics, check=check, circuit=opened.circuit)
+    return await enter(stack, _SHAPE, request, environment)

@@ -7,7 +7,7 @@ from time import perf_counter
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -28,6 +28,9 @@ from noobly.server.routes import ADMIT, Endpoint, Match, Table
 from noobly.server.streaming import Streams
 
 _LOG = journal("noobly.server")
+_CLIENT_LEFT = 499
+"""What is counted for a request whose client has left; the status that nginx has for it."""
+
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
 
@@ -123,6 +126,8 @@ class Application:
         except NooblyError as error:
             _note(error, error.status)
             return endpoint.render(error, scope[REQUEST_ID])
+        except ClientDisconnect:  # Nobody is left to answer, and nothing has failed.
+            return Response(status_code=_CLIENT_LEFT)
         except Exception as error:  # noqa: BLE001 - the last resort: it is logged, and shows nothing of itself
             _LOG.exception("request failed", route=endpoint.name)
             failure = Internal("the server failed; its log says more under this request id")

@@ -17,6 +17,7 @@ from noobly.core.lifecycle import Portable
 from noobly.core.public import Route, routes
 from noobly.core.wire import JSON, STREAM, encode_result, incoming
 from noobly.server.answers import Answer
+from noobly.server.attending import attended
 from noobly.server.idempotency import Idempotency
 from noobly.server.incoming import REQUEST_ID, body
 from noobly.server.routes import ADMIT, Access, Endpoint, Handler
@@ -97,7 +98,8 @@ def _handler(portable: Portable, route: Route, idempotency: Idempotency) -> Hand
         arguments = await _arguments(route, request)
         if route.absent is not None:
             arguments[route.absent] = _ABSENT
-        result = await method(**arguments)
+        call = method(**arguments)
+        result = await (attended(call, request.receive) if route.waits else call)
         if result is _ABSENT:
             raise NotFound(f"{route.name}: there is nothing under {arguments.get('key', 'this name')!r}")
         if route.returns is NoneType:

@@ -21,6 +21,7 @@ from noobly.core.errors import Internal, NooblyError, Unavailable
 from noobly.core.journal import journal
 from noobly.core.streams import Buffer, Skipped
 from noobly.core.wire import STREAM
+from noobly.server.attending import left
 from noobly.server.problems import problem
 
 RETRY_SECONDS = 2.0
@@ -120,7 +121,7 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until there is no more, the reader leaves, or it may read no longer."""
         loop = asyncio.get_running_loop()
-        sending, leaving = loop.create_task(self._send(send)), loop.create_task(_left(receive))
+        sending, leaving = loop.create_task(self._send(send)), loop.create_task(left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -188,8 +189,3 @@ class EventStream(Response):
 def _event(item: object) -> bytes:
     name = b"event: skipped\n" if isinstance(item, Skipped) else b""
     return b"%sdata: %s\n\n" % (name, msgspec.json.encode(item))
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -100,7 +100,7 @@ def _check_shared(settings: Settings) -> None:
     if private:
         raise ConfigError(
             f"{settings.server.workers} workers would each keep {', '.join(private)} in a memory of their own, and "
-            "answers would depend on which one is asked; set a url that processes share, such as file or redis, or "
+            "answers would depend on which one is asked; set a url that processes share, such as redis or sqlite, or "
             "name the instance in [server] per_worker if that is what you want"
         )
 

@@ -171,7 +171,7 @@ function readable(type, bytes, text) {
 const answers = (one) => el("ul", { class: "answers" }, Object.entries(one.responses).map(([status, given]) => {
   const found = resolve(given);
   const schema = found.content?.[JSON_TYPE]?.schema;
-  return el("li", {}, el("strong", {}, status), " ", found.description,
+  return el("li", {}, el("strong", {}, status), " ", prose(found.description),
     schema && [el("span", { class: "type" }, ` ${typeText(schema)}`), tree(schema)]);
 }));
 

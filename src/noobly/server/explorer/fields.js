@@ -1,6 +1,6 @@
 // The inputs of an operation's form, made of schemas.
 import { el, prose } from "./page.js";
-import { present, typeText } from "./schema.js";
+import { present, sample, tree, typeText } from "./schema.js";
 
 export const JSON_TYPE = "application/json";
 const RAW_TYPE = "application/octet-stream";
@@ -15,8 +15,13 @@ export function field({ name, where, schema, required = false, description = sch
   const node = el("div", { class: "field" },
     el("label", { for: id }, el("code", {}, name), required && el("small", { class: "quiet" }, " required")),
     input, note,
-    el("p", { id: `${id}-about`, class: "quiet" }, el("span", { class: "type" }, type), " ", prose(description)));
+    el("p", { id: `${id}-about`, class: "quiet" }, el("span", { class: "type" }, type), " ", prose(description)), members(found));
   return { name, where, required, node, input, json, check };
+}
+
+function members(schema) {
+  const drawn = tree(schema).flat(Infinity);
+  return drawn.length > 0 && el("details", {}, el("summary", {}, "Its members"), drawn);
 }
 
 /** Returns an input's value as the texts that a query, path or header carries. */
@@ -56,7 +61,7 @@ function lines() {
 }
 
 function value(schema) {
-  const input = el("textarea", { rows: 4, placeholder: schema.type === "array" ? "[]" : '{"name": "Ada"}', class: "mono" });
+  const input = el("textarea", { rows: 4, placeholder: sample(schema), class: "mono" });
   const note = el("p", { class: "bad", role: "status" });
   const check = (wanted = true) => {
     note.textContent = wanted ? complaint(input.value.trim(), schema.type) : "";

@@ -24,6 +24,16 @@ export function typeText(schema) {
   return found.type ?? "any value";
 }
 
+/** Returns a value of a schema as JSON text, with what it must have. */
+export const sample = (schema) => JSON.stringify(made(present(schema)), null, 1).replace(/\s+/g, " ");
+
+function made(found) {
+  if (found.enum) return found.enum[0];
+  if (found.type === "array") return found.items?.properties || found.items?.$ref ? [made(present(found.items))] : [];
+  if (found.properties) return Object.fromEntries((found.required ?? []).map((name) => [name, made(present(found.properties[name]))]));
+  return { string: "", integer: 0, number: 0, boolean: false }[found.type] ?? { name: "Ada" };
+}
+
 /** Draws a schema and those it consists of. */
 export function tree(schema, above = []) {
   const found = resolve(schema);

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from noobly.app import Noobly
-from noobly.server.legacy import caching, logging, measuring
+from noobly.server.legacy import caching, logging, measuring, queueing, working
 from noobly.server.routes import Endpoint
 
-TABLES = (caching.endpoints, logging.endpoints, measuring.endpoints)
+TABLES = tuple(table.endpoints for table in (caching, logging, measuring, queueing, working))
 
 
 def legacy(noobly: Noobly) -> Iterator[Endpoint]:

@@ -1,0 +1,80 @@
+"""How commands reach an instance of a service: where the settings keep it, or on a server that runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from noobly.core.lifecycle import Portable
+    from noobly.layers.opening import Request
+
+P = TypeVar("P", bound="Portable")
+
+Config = Annotated[Path | None, Parameter(help="The settings file; ./noobly.toml by default.")]
+Url = Annotated[str | None, Parameter(help="A store or a server; by default what the settings say.")]
+Key = Annotated[str | None, Parameter(help="The server's API key, as env:NAME or file:PATH.")]
+At = Annotated[str, Parameter(help="The instance.")]
+Json = Annotated[bool, Parameter(help="Print JSON.")]
+
+SERVERS = ("remote", "api", "http", "https")
+"""The schemes of servers of the suite."""
+
+_IN_MEMORY = "memory"
+
+
+def reach(
+    service: str,
+    *,
+    config: Path | None,
+    url: str | None,
+    key: str | None,
+    at: str,
+    patience: float | None = None,
+) -> Request:
+    """Return how to reach an instance; what lives in a process's memory is reached on the server of the settings.
+
+    Args:
+        service: The service's name.
+        config: The settings file.
+        url: A store or a server, instead of what the settings say.
+        key: The server's API key, by reference.
+        at: The instance's name.
+        patience: Seconds that one call to a server may take, where that is longer than usual.
+    """
+    from noobly.layers.opening import Request
+    from noobly.settings import Settings
+
+    settings = Settings.read(config)
+    instance = settings.instances(service).get(at)
+    keyed: dict[str, object] = {} if key is None else {"key": key}
+    if patience is not None:
+        keyed["timeout"] = patience
+    if url is not None:
+        served = url.partition(":")[0] in SERVERS
+        return Request(url=url, options={"at": at, **keyed} if served else {}, instance=at)
+    if instance is None or instance.url.partition(":")[0] == _IN_MEMORY:
+        server = f"http://{settings.server.host}:{settings.server.port}"
+        return Request(url=server, options={"at": at, **keyed})
+    return Request(url=instance.url, options={**instance.options, **keyed}, instance=at)
+
+
+def run(service: str, request: Request, work: Callable[[P], Awaitable[None]]) -> None:
+    """Open an instance and do some work with it."""
+    from noobly.core.scope import Environment
+    from noobly.services import SERVICES
+
+    async def opened() -> None:
+        async with AsyncExitStack() as stack:
+            live = await SERVICES[service].enter(stack, request, Environment())
+            await work(cast(P, live.portable))
+
+    try:
+        asyncio.run(opened())
+    except KeyboardInterrupt:
+        return
