@@ -36,12 +36,20 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in spent)
 
 
+async def nothing(count: int) -> None:
+    """Prepare nothing."""
+
+
 class Variant(NamedTuple):
-    """One of the things compared; ``cpu`` tells the CPU seconds of the process that counts."""
+    """One of the things compared; ``cpu`` tells the CPU seconds of the process that counts.
+
+    ``prepare`` is awaited before each turn with the number of operations to come, and is not measured.
+    """
 
     name: str
     work: Work
     cpu: Callable[[], float] = cpu_seconds
+    prepare: Callable[[int], Awaitable[None]] = nothing
 
 
 class Turn(NamedTuple):
@@ -121,7 +129,7 @@ class Session:
         """Let variants take turns and keep the table of their ratios to ``base``."""
         if self.options.only not in title:
             return
-        counts = {one.name: await _calibrate(one.work, self.options.seconds) for one in variants}
+        counts = {one.name: await _calibrate(one, self.options.seconds) for one in variants}
         rounds = [
             {one.name: await _turn(one, counts[one.name]) for one in variants} for _ in range(self.options.rounds)
         ]
@@ -225,6 +233,7 @@ def _loops() -> dict[str, Callable[[], asyncio.AbstractEventLoop] | None]:
 
 
 async def _turn(variant: Variant, count: int) -> Turn:
+    await variant.prepare(count)
     gc.collect()
     cpu, began = variant.cpu(), time.perf_counter()
     done = await variant.work(count)
@@ -232,12 +241,13 @@ async def _turn(variant: Variant, count: int) -> Turn:
     return Turn(took / done * 1e6, used / done * 1e6)
 
 
-async def _calibrate(work: Work, seconds: float) -> int:
+async def _calibrate(variant: Variant, seconds: float) -> int:
     """Warm up, and return how many operations fill a turn."""
     count = 1
     while True:
+        await variant.prepare(count)
         began = time.perf_counter()
-        done = await work(count)
+        done = await variant.work(count)
         took = time.perf_counter() - began
         if took > seconds / 4:
             return max(1, int(done * seconds / took))
@@ -249,11 +259,11 @@ def _row(name: str, base: str, rounds: Sequence[dict[str, Turn]]) -> list[str]:
     cpu = statistics.median(found[name].cpu for found in rounds)
     return [
         name,
-        *_spread(ratios(name, base, rounds)),
-        _digits(1e6 / wall),
-        _digits(wall),
-        _digits(cpu),
-        *_spread(costs(name, base, rounds)),
+        *spread(ratios(name, base, rounds)),
+        digits(1e6 / wall),
+        digits(wall),
+        digits(cpu),
+        *spread(costs(name, base, rounds)),
     ]
 
 
@@ -271,17 +281,18 @@ def _outcome(goal: Faster | Costs, rounds: Sequence[dict[str, Turn]]) -> Outcome
     if isinstance(goal, Faster):
         found = ratios(goal.subject, goal.base, rounds)
         what, met = f"{goal.subject} per second x {goal.base}", statistics.median(found) >= goal.at_least
-        return Outcome(what, " ".join(_spread(found)), f"at least {goal.at_least:g}", met)
+        return Outcome(what, " ".join(spread(found)), f"at least {goal.at_least:g}", met)
     found = costs(goal.subject, goal.base, rounds)
     what, met = f"CPU µs of {goal.subject} over {goal.base}", statistics.median(found) <= goal.at_most
-    return Outcome(what, " ".join(_spread(found)), f"at most {goal.at_most:g}", met)
+    return Outcome(what, " ".join(spread(found)), f"at most {goal.at_most:g}", met)
 
 
-def _spread(values: Sequence[float]) -> tuple[str, str]:
-    return _digits(statistics.median(values)), f"({_digits(min(values))} to {_digits(max(values))})"
+def spread(values: Sequence[float]) -> tuple[str, str]:
+    """Return the median, and the least and the most."""
+    return digits(statistics.median(values)), f"({digits(min(values))} to {digits(max(values))})"
 
 
-def _digits(value: float) -> str:
+def digits(value: float) -> str:
     """Return a number with three digits that count."""
     if abs(value) >= 100:
         return f"{value:,.0f}"

@@ -1,4 +1,7 @@
-"""Writes docs/benchmarks.md from the JSON lines that benchmarks append with ``--json``; of each table the last one."""
+"""Writes docs/benchmarks.md from the JSON lines that benchmarks append with ``--json``; of each table the last one.
+
+What the page says of benchmarks that are not among the results stays.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +19,23 @@ INTRODUCTION = """# Benchmarks
 Each table is one run of a program in `benchmarks/`, in which the variants took turns; a ratio compares turns of the
 same round, so that a machine that slows down slows both alike. Shown are medians, and in brackets the least and the
 most of all rounds. Ratios are of operations per second and can be compared between machines; absolute figures cannot.
-CPU is of the client for caches and connections, and of the server for HTTP. All sides run on the event loop named
-below their table. This page is written by `benchmarks/report.py`.
+CPU is of the client for caches, queues and connections, of the server for HTTP, and of the worker for jobs. All sides
+run on the event loop named below their table. This page is written by `benchmarks/report.py`.
 """
 
 
-def page(tables: Iterable[Table]) -> str:
-    """Return the page, benchmark by benchmark."""
-    parts = [INTRODUCTION]
+def page(tables: Iterable[Table], before: str = "") -> str:
+    """Return the page, benchmark by benchmark.
+
+    Args:
+        tables: The results, those of one benchmark together.
+        before: The page as it was.
+    """
+    parts = dict(part.split("\n", 1) for part in before.split("\n## ")[1:])
     for benchmark, group in groupby(tables, key=lambda table: table.benchmark):
-        parts.append(f"## {benchmark}")
-        parts += ["\n".join(section(table)) for table in group]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+        parts[benchmark] = "\n\n".join("\n".join(section(table)).strip() for table in group)
+    named = [f"## {benchmark}\n\n{part.strip()}" for benchmark, part in sorted(parts.items())]
+    return "\n\n".join([INTRODUCTION.strip(), *named]) + "\n"
 
 
 def section(table: Table) -> Iterator[str]:
@@ -59,7 +67,8 @@ def main() -> None:
         table = decode(line)
         latest[table.benchmark, table.title] = table
     ordered = sorted(latest.values(), key=lambda table: table.benchmark)
-    options.output.write_text(page(ordered))
+    before = options.output.read_text() if options.output.exists() else ""
+    options.output.write_text(page(ordered, before))
 
 
 if __name__ == "__main__":
