@@ -10,6 +10,12 @@ import httpx2
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
+from noobly.app import Noobly
+from noobly.core.scope import Environment
+from noobly.server.app import build
+from noobly.server.auth import KeyGuard, Sessions
+from noobly.server.keys import Keyring, StaticKeys
+from noobly.settings import Instance, Settings
 from noobly.testing import free_port
 
 
@@ -26,6 +32,20 @@ async def serving(application: object) -> AsyncIterator[str]:
     finally:
         server.stop()
         await running
+
+
+@asynccontextmanager
+async def served(
+    service: str, url: str, key: str, *, environment: Environment | None = None, **options: object
+) -> AsyncIterator[tuple[Noobly, str]]:
+    """Open one instance of a service and serve it behind an API key; yield what holds it, and the address."""
+    settings = Settings(services={service: {"default": Instance(url=url, options=options)}})
+    guard = KeyGuard(Keyring([StaticKeys(key)]), Sessions())
+    async with (
+        Noobly.open(settings=settings, environment=environment) as noobly,
+        serving(build(noobly, guard=guard)) as address,
+    ):
+        yield noobly, address
 
 
 async def _answering(base: str) -> None:

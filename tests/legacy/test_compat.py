@@ -31,11 +31,9 @@ NOT_YET = {
     "dataservice",
     "filing",
     "notifying",
-    "queueing",
     "scheduling",
     "searching",
     "workflow",
-    "working",
 }
 """Services of the contract that are still to come. Adding a service to the suite means taking it out of here."""
 
@@ -76,7 +74,8 @@ async def test_case(case: dict[str, object], base: str) -> None:
 
 def test_every_case_either_runs_or_waits_for_its_service() -> None:
     assert len(RUN) + len(WAITING) == len(CASES) == 104
-    assert {case["service"] for case in RUN} == {"caching", "logging", "measuring", "registry", "security"}
+    services = {"caching", "logging", "measuring", "queueing", "registry", "security", "working"}
+    assert {case["service"] for case in RUN} == services
     assert not NOT_YET & SERVICES.keys(), "a service of the suite has cases that do not run yet"
 
 

@@ -137,6 +137,31 @@ async def test_arguments_become_one_body_with_their_types(page: Page, address: s
     watch.assert_quiet(address)
 
 
+async def test_a_structured_argument_shows_what_it_consists_of(page: Page, address: str, noobly: Noobly) -> None:
+    watch = Watch(page)
+    await page.goto(f"{address}/explorer#working_add")
+    jobs = page.get_by_label("jobs required")
+    await expect(jobs).to_have_attribute("placeholder", '[ { "task": "" } ]')
+    await page.get_by_text("Its members").click()
+    await expect(page.locator(".field", has=jobs).get_by_text("priority", exact=True).first).to_be_visible()
+    await jobs.fill('[{"task": "resize", "args": {"name": "Ada"}, "delay": 60}]')
+    await send(page)
+    await expect(page.get_by_label("Body")).to_contain_text('"duplicate": false')
+    (job,) = await noobly.working.list_jobs()
+    assert (job.task, job.args, job.state.value) == ("resize", {"name": "Ada"}, "delayed")
+    await page.get_by_text("queueing · default").click()
+    await choose(page, "queueing_send")
+    await page.get_by_label("queue required").fill("orders")
+    await page.get_by_label("message required").fill('{"order": 7}')
+    await page.get_by_label("headers").fill('{"tenant": "t1"}')
+    await send(page)
+    await expect(page.get_by_label("Body")).to_contain_text('"duplicate": false')
+    assert [(one.value, one.headers) for one in await noobly.queueing.peek("orders")] == [
+        ({"order": 7}, {"tenant": "t1"})
+    ]
+    watch.assert_quiet(address)
+
+
 async def test_raw_bodies_are_sent_and_bytes_shown(page: Page, address: str, noobly: Noobly) -> None:
     await page.goto(f"{address}/explorer#caching_put")
     await page.get_by_label("key required").fill("k")

@@ -137,6 +137,32 @@ class TestWriting:
             assert await database.read(everybody) == ["x", "x", "z"]
 
 
+class TestDurability:
+    @pytest.mark.parametrize("durability", Durability)
+    async def test_a_transaction_is_as_durable_as_its_strictest_work_asks_for(self, tmp_path, durability):
+        def level(connection: sqlite3.Connection) -> int:
+            return connection.execute("PRAGMA synchronous").fetchone()[0]
+
+        relaxed, strict = 1, 2 if durability is Durability.POWER else 1
+        async with opened(tmp_path / "rows.db", durability=durability) as database:
+            assert await database.write_relaxed(level) == relaxed
+            assert await database.write(level) == strict
+            assert await database.write_relaxed(level) == relaxed
+            held = Held()
+            first = await held.hold(database)
+            works = [asyncio.create_task(call(level)) for call in (database.write_relaxed, database.write)]
+            await asyncio.sleep(0)
+            held.go.set()
+            await first
+            assert await asyncio.gather(*works) == [strict, strict]
+
+    async def test_relaxed_work_is_work(self, database):
+        assert await database.write_relaxed(insert("ada")) == 1
+        with pytest.raises(sqlite3.IntegrityError):
+            await database.write_relaxed(lambda connection: connection.execute(INSERT, (None,)))
+        assert await database.read(everybody) == ["ada"]
+
+
 class TestCancellation:
     async def test_before_its_turn_nothing_is_done(self, database):
         held = Held()

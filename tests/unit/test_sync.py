@@ -63,8 +63,8 @@ class TestSameApi:
     def test_nothing_else_is_there(self, cache, noobly):
         assert not hasattr(cache, "_driver")
         assert not hasattr(cache, "nothing")
-        with pytest.raises(AttributeError, match="no service or attribute 'queueing'"):
-            _ = noobly.queueing
+        with pytest.raises(AttributeError, match="no service or attribute 'cooking'"):
+            _ = noobly.cooking
         assert repr(cache) == "<SyncCache 'default'>"
 
     def test_siblings(self, cache):

@@ -114,6 +114,7 @@ def test_restart_keeps_the_port_and_loses_what_was_in_memory(redis: OwnedServer)
     assert ask(redis, "DBSIZE") == [":0"]
 
 
+@pytest.mark.parametrize("server", sorted(SERVERS.keys() - {"rabbitmq"}), indirect=True)  # too slow to start twice
 def test_a_killed_server_refuses_connections_until_it_is_started(server: OwnedServer) -> None:
     server.kill()
     assert server.pid is None
@@ -204,7 +205,9 @@ def test_obtain_without_any_server_says_what_to_install(absent: None) -> None:
 
 
 def test_an_unknown_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InvalidArgument, match="'redsi'; there are: memcached, prometheus, redis"):
+    with pytest.raises(
+        InvalidArgument, match="'redsi'; there are: memcached, ministack, moto, prometheus, rabbitmq, redis"
+    ):
         private("redsi")
     monkeypatch.setenv("NOOBLY_REQUIRE_SERVERS", "redis,redsi")
     with pytest.raises(InvalidArgument, match="redsi"):
@@ -215,7 +218,8 @@ def test_an_unknown_kind_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ("setting", "names"),
     [
         ("", set()),
-        ("all", set(SERVERS)),
+        ("all", {*SERVERS, "node"}),
+        ("node,redis", {"node", "redis"}),
         ("redis", {"redis"}),
         (" redis , memcached,", {"redis", "memcached"}),
     ],

@@ -1,0 +1,399 @@
+"""What is particular to the portable type, to its parts, and to the memory provider."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+
+import msgspec
+import pytest
+
+from noobly.core.binding import Layer
+from noobly.core.checks import Limits
+from noobly.core.clock import Seconds, pause
+from noobly.core.errors import InvalidArgument, PermissionDenied, RateLimited, Unavailable
+from noobly.core.lifecycle import Tasks
+from noobly.core.operation import Call, Driver, Operation
+from noobly.core.scope import Environment
+from noobly.layers.opening import Request, open_driver, split
+from noobly.queueing import Consumption, Delivery, Message, Outbound, QueueOptions, Queues, Returned, open_queues
+from noobly.queueing.driver import Posted, QueueDriver, Sent
+from noobly.queueing.handling import handle
+from noobly.queueing.messages import Value
+from noobly.queueing.packing import handed, unending
+from noobly.queueing.providers import REGISTRY
+from noobly.queueing.waiting import awaited
+from noobly.testing import FakeClock, eventually
+from noobly.testing import queueing as suite
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def queues(clock: FakeClock) -> AsyncIterator[Queues]:
+    async with open_queues(environment=Environment(clock=clock)) as queues:
+        yield queues
+
+
+async def one(queues: Queues, queue: str = "q") -> Delivery[Value]:
+    (found,) = await queues.receive(queue)
+    return found
+
+
+class TestSuite:
+    def test_no_two_themes_have_a_test_of_one_name(self) -> None:
+        """For one of them would never run."""
+        names = [name for theme in suite.QueueSuite.__bases__ for name in vars(theme) if name.startswith("test_")]
+        assert len(names) > 100
+        assert len(names) == len(set(names))
+
+    def test_all_themes_are_in_the_suite(self) -> None:
+        themes = {getattr(suite, name) for name in suite.__all__ if name.endswith("Theme")}
+        assert set(suite.QueueSuite.__bases__) == themes
+
+
+class TestMemoryBounds:
+    async def test_so_many_messages(self) -> None:
+        async with open_queues("memory://?max_messages=3") as queues:
+            await queues.send_many("a", [Outbound(message=1)] * 2)
+            with pytest.raises(RateLimited, match="full with 2 messages"):
+                await queues.send_many("b", [Outbound(message=1)] * 2)
+            assert await queues.size("b") == 0
+            await queues.send("b", 1)
+            with pytest.raises(RateLimited):
+                await queues.send("a", 1)
+            await queues.ack("a", (await one(queues, "a")).receipt)
+            await queues.send("a", 1)
+
+    async def test_so_many_bytes(self) -> None:
+        async with open_queues(f"memory://?max_bytes={100_000}") as queues:
+            await queues.send("q", b"x" * 40_000)
+            await queues.send("q", b"x" * 40_000)
+            with pytest.raises(RateLimited):
+                await queues.send("q", b"x" * 40_000)
+            await queues.dequeue("q")
+            await queues.send("q", b"x" * 40_000, headers={"h": "1"})
+
+    async def test_dead_letters_count_too(self) -> None:
+        async with open_queues("memory://?max_messages=2") as queues:
+            for _ in range(2):
+                await queues.send("q", 1)
+                await queues.reject("q", (await one(queues)).receipt)
+            with pytest.raises(RateLimited):
+                await queues.send("q", 1)
+            assert await queues.purge("q.dead") == 2
+            await queues.send("q", 1)
+
+    async def test_a_redrive_that_fails_holds_nothing(self) -> None:
+        async with open_queues("memory://?max_messages=1") as queues:
+            await queues.send("q", 1)
+            await queues.reject("q", (await one(queues)).receipt)
+            with pytest.raises(RateLimited):  # Each is sent before it is deleted, and there is room for one.
+                await queues.redrive("q")
+            assert (await one(queues, "q.dead")).value == 1
+
+    async def test_a_receipt_is_no_good_for_the_same_message_sent_again(self, queues: Queues) -> None:
+        await queues.send("q", 1)
+        old = (await one(queues)).receipt
+        await queues.reject("q", old)
+        await queues.purge("q")
+        await queues.redrive("q")
+        again = (await one(queues)).receipt
+        assert await queues.ack_many("q", [old, again]) == [False, True]
+
+    async def test_two_memories_share_nothing(self) -> None:
+        async with open_queues() as here, open_queues() as there:
+            await here.send("q", 1)
+            assert await there.queues() == []
+
+    async def test_a_receiver_that_is_called_and_gives_up_calls_the_next(self, queues: Queues) -> None:
+        tasks = [asyncio.create_task(queues.receive("q", wait=10)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await queues.send("q", 1)
+        tasks[0].cancel()
+        # Without the call, each would look again only after 2 seconds.
+        done, waiting = await asyncio.wait(tasks[1:], timeout=1.5, return_when=asyncio.FIRST_COMPLETED)
+        assert [[one.value for one in task.result()] for task in done] == [[1]]
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+class TestTimes:
+    @pytest.mark.parametrize(("given", "wanted"), [(None, 0.0), (0, 0.0), (0.0, 0.0), (5, 5.0), (0.5, 0.5)])
+    def test_a_pause_may_be_none_at_all(self, given: Seconds | None, wanted: float) -> None:
+        found = pause(given, "delay")
+        assert (found, type(found)) == (wanted, float)
+
+    @pytest.mark.parametrize("given", [-1, False, True, "0", float("nan"), 1e10])
+    def test_what_is_no_pause(self, given: Seconds) -> None:
+        with pytest.raises(InvalidArgument, match="delay"):
+            pause(given, "delay")
+
+    async def test_waiting_is_done_in_slices(self) -> None:
+        slices: list[float] = []
+
+        async def take(within: float) -> list[int]:
+            slices.append(within)
+            return [1] if len(slices) == 3 else []
+
+        assert await awaited(take, 100.0, 2.0) == [1]
+        assert slices == [2.0, 2.0, 2.0]
+        assert await awaited(take, 0.0, 2.0) == []
+        assert slices[-1] == 0.0
+
+
+class TestReceipts:
+    def test_they_say_what_is_needed(self) -> None:
+        found = handed("12gabc.3")
+        assert (found.receipt, found.deliveries, found.grouped) == ("abc.3", 12, True)
+        assert not handed("1m1").grouped
+        assert handed("1m" + "x" * 4096).receipt == "x" * 4096
+
+    @pytest.mark.parametrize("text", ["", "1", "m", "1m", "1xabc", "-1mabc", "1234567890mabc", "1m" + "x" * 4097])
+    def test_what_is_none(self, text: str) -> None:
+        with pytest.raises(InvalidArgument, match="receipt"):
+            handed(text)
+
+
+class TestForeignMessages:
+    """Messages that somebody else put into the store."""
+
+    async def test_plain_json_is_read(self, queues: Queues) -> None:
+        await queues._driver.send("q", [Posted(id="theirs", body=b' {"a": [1]} ')])
+        found = await one(queues)
+        assert (found.id, found.value, found.headers) == ("theirs", {"a": [1]}, {})
+
+    async def test_what_a_later_release_sends_is_not_guessed_at(self, queues: Queues) -> None:
+        await queues._driver.send("q", [Posted(id="later", body=b"1", headers='{"c": 7}')])
+        assert await queues.receive("q") == []
+        (dead,) = await queues.dead_letters("q")
+        assert "does not know" in dead.last_error
+
+    @pytest.mark.parametrize("headers", ["", "{no json", '{"h":{"a":"b"}}'])
+    def test_what_has_no_end_stays_as_it_is(self, headers: str) -> None:
+        assert unending(headers) == headers
+
+    def test_an_end_is_taken_off(self) -> None:
+        assert unending('{"x": 5.0}') == ""
+        assert msgspec.json.decode(unending('{"x": 5.0, "c": 1, "h": {"a": "b"}}')) == {"c": 1, "h": {"a": "b"}}
+
+
+def failing(*names: str, times: int = 1) -> Layer:
+    """Let some operations fail as if the server were away, so many times each."""
+    left = dict.fromkeys(names, times)
+
+    def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
+        async def failed(*args: object) -> object:
+            if left.get(operation.name, 0):
+                left[operation.name] -= 1
+                raise Unavailable(f"{operation.name} is away")
+            return await inner(*args)
+
+        return failed
+
+    return layer
+
+
+@pytest.fixture
+async def faulty(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Queues]:
+    """Open queues some of whose operations fail."""
+    asked = Request(url="memory://", inner=[failing(*request.param)])
+    async with AsyncExitStack() as stack:
+        settings = split(asked, QueueOptions)
+        opened = await open_driver(stack, REGISTRY, QueueDriver, settings, asked, Environment(clock=clock))
+        queues = Queues(opened.driver, opened.scope, opened.options)
+        stack.push_async_callback(queues.close)
+        yield queues
+
+
+class TestFaults:
+    @pytest.mark.parametrize("faulty", [("bury",)], indirect=True)
+    async def test_what_cannot_be_buried_comes_again(
+        self, faulty: Queues, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await faulty._driver.send("q", [Posted(id="bad", body=b"{")])
+        assert await faulty.receive("q") == []
+        assert "message bad of queue 'q' could not be put among its dead letters" in caplog.text
+        assert (await faulty.stats("q")).in_flight == 1
+        clock.advance(31)
+        assert await faulty.receive("q") == []
+        assert (await faulty.stats("q")).dead == 1
+
+    @pytest.mark.parametrize("faulty", [("ack",)], indirect=True)
+    async def test_what_came_too_late_and_cannot_be_dropped_comes_again(
+        self, faulty: Queues, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await faulty.send("q", 1, ttl=1)
+        clock.advance(2)
+        assert await faulty.receive("q") == []
+        assert "could not be dropped" in caplog.text
+
+    @pytest.mark.parametrize("faulty", [("receive",)], indirect=True)
+    async def test_consuming_waits_for_a_store_that_is_away(
+        self, faulty: Queues, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await faulty.send("q", 1)
+        message = await asyncio.wait_for(anext(faulty.consume("q")), 5)
+        assert message.value == 1
+        assert "cannot be received from; trying again" in caplog.text
+
+    @pytest.mark.parametrize("faulty", [("ack",)], indirect=True)
+    async def test_a_message_whose_acknowledgement_failed_is_kept_from_nobody(
+        self, faulty: Queues, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        done: list[int] = []
+
+        async def work(message: Message[Value]) -> None:
+            done.append(message.delivery.deliveries)
+
+        await faulty.send("q", 1)
+        task = asyncio.create_task(faulty.work("q", work))
+        await eventually(lambda: "comes again" in caplog.text)
+        clock.advance(31)
+        await eventually(lambda: done == [1, 2])
+        task.cancel()
+        await asyncio.wait([task])
+
+    @pytest.mark.parametrize("faulty", [("extend",)], indirect=True)
+    async def test_a_heartbeat_tries_again(self, faulty: Queues, caplog: pytest.LogCaptureFixture) -> None:
+        await faulty.send("q", 1)
+        messages = faulty.consume("q")
+        message = await anext(messages)
+        await messages.beat()
+        assert "could not be extended" in caplog.text
+        assert messages.holds(message)
+        await messages.beat()
+        assert not message.lost
+
+
+class Stub:
+    """Queues whose receivers get what a test says."""
+
+    def __init__(self, *answers: list[Delivery[Value]] | Exception) -> None:
+        self.answers = list(answers)
+        self.extended = 0
+
+    async def receive(
+        self, queue: str, *, max: int, wait: Seconds | None, lease: Seconds | None
+    ) -> list[Delivery[Value]]:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def ack_many(self, queue: str, receipts: Sequence[str]) -> list[bool]:
+        return [True for _ in receipts]
+
+    async def nack(self, queue: str, receipt: str, *, delay: Seconds | None = None, reason: str = "") -> Returned:
+        return Returned(0.0)
+
+    async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None:
+        raise Unavailable("away")
+
+    async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]:
+        self.extended += 1
+        return [True for _ in receipts]
+
+
+def delivery(value: Value = 1) -> Delivery[Value]:
+    return Delivery(id="id", queue="q", value=value, receipt="1mx", deliveries=1, sent_at=0.0)
+
+
+class TestConsuming:
+    async def test_what_waiting_cannot_mend_is_raised(self) -> None:
+        messages = Consumption(Stub(PermissionDenied("no")), Tasks(), "q", object, concurrency=1, lease=30)
+        with pytest.raises(PermissionDenied):
+            await anext(messages)
+
+    async def test_one_warning_for_a_long_absence(self, caplog: pytest.LogCaptureFixture) -> None:
+        tasks = Tasks()
+        stub = Stub(Unavailable("a"), Unavailable("b"), [delivery()])
+        messages = Consumption(stub, tasks, "q", object, concurrency=1, lease=30)
+        assert (await anext(messages)).value == 1
+        assert caplog.text.count("trying again") == 1
+        await tasks.close()
+
+    async def test_stopping_ends_the_pause(self) -> None:
+        failure = Unavailable("away", retry_after=60)
+        messages = Consumption(Stub(failure), Tasks(), "q", object, concurrency=1, lease=30)
+        task = asyncio.create_task(anext(messages, None))
+        await asyncio.sleep(0)
+        messages.stop()
+        assert await asyncio.wait_for(task, 5) is None
+
+    async def test_what_cannot_be_rejected_holds_nothing_up(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.WARNING)
+        tasks = Tasks()
+        stub = Stub([delivery("text")], [delivery(5)])
+        messages = Consumption(stub, tasks, "q", int, concurrency=1, lease=30)
+        assert (await anext(messages)).value == 5
+        assert "it goes to the dead letters" in caplog.text
+        await tasks.close()
+
+    async def test_leases_are_extended_until_nobody_holds_the_consumption(self) -> None:
+        tasks, stub = Tasks(), Stub([delivery()])
+        messages = Consumption(stub, tasks, "q", object, concurrency=1, lease=0.03)
+        message = await anext(messages)
+        await eventually(lambda: stub.extended >= 2)
+        assert not message.lost
+        del messages, message
+        gc.collect()
+        await eventually(lambda: not tasks._running)
+
+    async def test_a_callable_object_may_be_async(self) -> None:
+        done: list[Value] = []
+
+        class Handler:
+            async def __call__(self, message: Message[Value]) -> None:
+                await asyncio.sleep(0)
+                done.append(message.value)
+
+        tasks, stub = Tasks(), Stub([delivery()], PermissionDenied("the end"))
+        messages = Consumption(stub, tasks, "q", object, concurrency=2, lease=30)
+        with pytest.raises(PermissionDenied):
+            await handle(messages, Handler(), 5.0)
+        assert done == [1]
+        await tasks.close()
+
+
+class TestTyped:
+    async def test_types_without_a_name(self, queues: Queues) -> None:
+        either = queues.typed("q", int | str)  # type: ignore[var-annotated]  # a union is no class
+        await either.send("text")
+        with pytest.raises(InvalidArgument, match=r"int \| str"):
+            await either.send([])
+        (found,) = await either.receive()
+        assert found.value == "text"
+
+    async def test_bytes(self, queues: Queues) -> None:
+        raw = queues.typed("q", bytes)
+        await raw.send(b"\xff")
+        assert (await raw.receive())[0].value == b"\xff"
+
+
+class Partial:
+    """A driver that stores every other message."""
+
+    scheme = "partial"
+    in_process = True
+    limits = Limits()
+    features: frozenset[object] = frozenset()
+
+    async def send(self, queue: str, messages: Sequence[Posted]) -> list[Sent]:
+        return [Sent(one.id, error="" if number % 2 else "no room") for number, one in enumerate(messages)]
+
+
+class TestPartOfABatch:
+    async def test_each_has_a_fate_of_its_own(self, queues: Queues) -> None:
+        queues._driver = Partial()  # type: ignore[assignment]  # as much of a driver as it takes
+        sent = await queues.send_many("q", [Outbound(message=number) for number in range(4)])
+        assert [one.error for one in sent] == ["no room", "", "no room", ""]
+        with pytest.raises(Exception, match="did not take the message: no room"):
+            await queues.send("q", 1)

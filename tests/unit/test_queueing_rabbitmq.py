@@ -1,0 +1,399 @@
+"""What is RabbitMQ's own about its queues; what all queues do is in tests/conformance."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import cast
+
+import aio_pika
+import pytest
+import trustme
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+
+from noobly.core.clock import fresh_id
+from noobly.core.config import Secret
+from noobly.core.errors import ConfigError, InvalidArgument, MissingDependency, Unauthenticated, Unavailable
+from noobly.queueing import Queues, names, open_queues
+from noobly.queueing.driver import Posted
+from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, credentials
+from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
+from noobly.queueing.providers._rabbitmq_messages import Letter, pack, unpack
+from noobly.queueing.providers._rabbitmq_names import STEPS, Places, step_for
+from noobly.queueing.providers._rabbitmq_tap import Tap
+from noobly.testing import FakeClock, eventually, free_port, private_or_skip, server_or_skip
+from noobly.testing.queueing.theme import LONG, PATIENCE, drained, one
+
+from ..rabbit import swept
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with server_or_skip("rabbitmq") as url:
+        yield url
+
+
+@pytest.fixture
+async def url(server: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
+    async with swept(server, monkeypatch):
+        yield f"{server}?namespace=unit-{fresh_id()}"
+
+
+@pytest.fixture
+async def queues(url: str) -> AsyncIterator[Queues]:
+    async with open_queues(url) as queues:
+        yield queues
+
+
+@pytest.fixture
+async def channel(server: str) -> AsyncIterator[AbstractChannel]:
+    async with await aio_pika.connect(server) as connection, connection.channel() as channel:
+        yield channel
+
+
+def _namespace(url: str) -> str:
+    return url.partition("namespace=")[2]
+
+
+class TestNames:
+    places = Places("n", 50)
+
+    @pytest.mark.parametrize("queue", ["a", "a.dead", "A:b-c_d.e", "x" * 120])
+    def test_plain_names_are_kept(self, queue: str) -> None:
+        assert self.places.name(queue) == f"n.{queue}"
+
+    @pytest.mark.parametrize("queue", ["a b", "#", "a#32", "ä", "x" * 121, "鍵" * 200, "\x00", "a/b", "~", "🦊.dead"])
+    def test_others_are_hashed_and_meet_no_plain_one(self, queue: str) -> None:
+        name = self.places.name(queue)
+        assert name.startswith("n.#")
+        assert len(name) == 35
+
+    def test_delay_queues_meet_no_other_queue(self) -> None:
+        delays = {self.places.delay(queue, step).name for queue in ("a", "a#32") for step in STEPS}
+        assert len(delays) == 2 * len(STEPS)
+        assert not delays & {self.places.name(queue) for queue in ("a", "a#32", "a#128")}
+
+    def test_what_is_given_up_goes_to_the_dead_letters_and_these_stay(self) -> None:
+        assert self.places.main("a").arguments["x-dead-letter-routing-key"] == "n.a.dead"
+        assert self.places.main("a").arguments["x-delivery-limit"] == 50
+        assert "x-dead-letter-exchange" not in self.places.main("a.dead").arguments
+        assert self.places.main("a.dead").arguments["x-delivery-limit"] == 1_000_000_000
+
+    @pytest.mark.parametrize(
+        ("seconds", "step"),
+        [(0.0001, 32), (0.032, 32), (0.127, 32), (0.128, 128), (2.0, 512), (2.048, 2048), (1e9, 2_147_483_648)],
+    )
+    def test_a_delay_takes_its_longest_step_first(self, seconds: float, step: int) -> None:
+        assert step_for(seconds) == step
+
+    def test_no_time_to_live_is_longer_than_the_server_takes(self) -> None:
+        assert max(int(self.places.delay("a", step).arguments["x-expires"]) for step in STEPS) < 2**32
+
+
+class _Incoming:
+    """A message as it comes from the server."""
+
+    def __init__(self, message: aio_pika.Message, **headers: object) -> None:
+        self.body, self.message_id, self.timestamp = message.body, message.message_id, message.timestamp
+        self.headers = {**message.headers, **headers}
+
+    def letter(self) -> Letter:
+        return unpack(cast(AbstractIncomingMessage, self))
+
+
+class TestLetters:
+    posted = Posted(
+        id="i", body=b"\x00b", headers="{}", first_error="f\x00", last_error="l\ud800", attempts=3, died_at=1.5
+    )
+
+    def test_a_letter_comes_as_it_went(self) -> None:
+        letter = _Incoming(
+            pack(Letter(message=self.posted, sent_at=1_700_000_000.125, deliveries=2, due=9.25))
+        ).letter()
+        assert (letter.sent_at, letter.deliveries, letter.due) == (1_700_000_000.125, 2, 9.25)
+        message = letter.message
+        assert (message.id, message.body, message.headers) == ("i", b"\x00b", "{}")
+        assert (message.first_error, message.last_error) == ("f\x00", "l?")
+        assert (message.attempts, message.died_at) == (3, 1.5)
+
+    def test_a_foreign_message_has_an_id_that_stays(self) -> None:
+        first, second = (_Incoming(aio_pika.Message(b"{}")).letter() for _ in range(2))
+        assert first.message.id == second.message.id != ""
+        assert (first.sent_at, first.message.headers) == (0.0, "")
+
+    def test_headers_of_another_type_are_not_taken(self) -> None:
+        foreign = {"noobly-deliveries": "many", "noobly-headers": 5, "noobly-due": True, "x-death": "?"}
+        letter = _Incoming(aio_pika.Message(b""), **foreign).letter()
+        assert (letter.deliveries, letter.message.headers, letter.due) == (0, "", 0.0)
+
+
+class _Tap:
+    held = 0
+    closed = False
+
+
+async def test_a_lease_ends_by_the_clock_and_no_extension_outlasts_the_bound() -> None:
+    clock, ended = FakeClock(1000.0), list[Hold]()
+    holds, tap = Holds(clock, 100.0, ended.append), _Tap()
+    incoming, letter = cast(AbstractIncomingMessage, None), Letter(message=Posted(id="i", body=b""), sent_at=0.0)
+    hold = Hold("q", cast(Tap, tap), incoming, letter)
+    holds.add(hold, 10.0)
+    assert (tap.held, holds.count("q"), holds.count("other")) == (1, 1, 0)
+    assert not holds.extend("other", hold.receipt, 60.0)
+    clock.advance(9.0)
+    assert holds.extend("q", hold.receipt, 200.0)
+    clock.advance(90.9)
+    assert holds.count("q") == 1
+    clock.advance(0.1)
+    assert holds.take("q", hold.receipt) is None
+    assert holds.count("q") == 0
+
+
+async def test_a_lease_that_ends_is_given_back_once() -> None:
+    clock, ended = FakeClock(1000.0), list[Hold]()
+    holds, tap = Holds(clock, 100.0, ended.append), _Tap()
+    incoming, letter = cast(AbstractIncomingMessage, None), Letter(message=Posted(id="i", body=b""), sent_at=0.0)
+    hold = Hold("q", cast(Tap, tap), incoming, letter)
+    holds.add(hold, 0.02)
+    clock.advance(0.02)
+    await eventually(lambda: ended)
+    assert (ended, tap.held) == ([hold], 0)
+
+
+class TestOptions:
+    def test_guest_is_for_this_machine(self) -> None:
+        assert credentials(RabbitmqConfig()) == ("guest", "guest")
+        for config in (RabbitmqConfig(host="mq.example.org"), RabbitmqConfig(username="ada")):
+            with pytest.raises(ConfigError, match="password"):
+                credentials(config)
+
+    @pytest.mark.parametrize("options", [{"namespace": "a.b"}, {"heartbeat": 0}, {"longest_lease": 0}, {"nope": 1}])
+    async def test_wrong_ones_are_refused(self, options: dict[str, object]) -> None:
+        with pytest.raises(ConfigError):
+            async with open_queues("rabbitmq://localhost", **options):
+                pass
+
+    async def test_a_password_in_the_url_is_refused_and_not_shown(self) -> None:
+        with pytest.raises(ConfigError) as error:
+            async with open_queues("rabbitmq://ada:s3cret@localhost"):
+                pass
+        assert "s3cret" not in str(error.value)
+
+    async def test_a_missing_package_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import sys
+
+        for module in [name for name in sys.modules if name.startswith("noobly.queueing.providers.")]:
+            if "rabbitmq" in module:
+                monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, "aio_pika", None)
+        with pytest.raises(MissingDependency, match=r"noobly\[rabbitmq\]"):
+            async with open_queues("rabbitmq://localhost"):
+                pass
+
+
+async def _consumers(channel: AbstractChannel, name: str) -> int | None:
+    return (await channel.declare_queue(name, passive=True)).declaration_result.consumer_count
+
+
+@pytest.mark.servers
+class TestConnecting:
+    async def test_a_wrong_password(self, server: str) -> None:
+        wrong = {"username": "guest", "password": Secret("s3cret")}
+        with pytest.raises(Unauthenticated) as error:
+            async with open_queues(server, **wrong):
+                pass
+        assert "s3cret" not in f"{error.value!r} {error.value.__cause__!r}"
+
+    async def test_no_such_virtual_host(self, server: str) -> None:
+        with pytest.raises(ConfigError, match="virtual host"):
+            async with open_queues(f"{server}/nowhere"):
+                pass
+
+    async def test_its_schemes(self, url: str) -> None:
+        for scheme in ("rabbitmq", "amqp"):
+            async with open_queues(url.replace("amqp", scheme, 1)) as queues:
+                await queues.send("q", scheme)
+                assert await queues.dequeue("q") == scheme
+
+
+@pytest.mark.servers
+class TestQueues:
+    async def test_a_lease_longer_than_the_server_bears(self, url: str) -> None:
+        async with open_queues(url, longest_lease=5) as queues:
+            with pytest.raises(InvalidArgument, match="longest_lease"):
+                await queues.receive("q", lease=6)
+            await queues.send("q", 1)
+            assert (await one(queues, "q", lease=5)).value == 1
+
+    async def test_a_message_is_held_no_longer_than_the_bound(self, url: str) -> None:
+        async with open_queues(url, longest_lease=0.5, lease=0.5) as queues:
+            await queues.send("q", 1)
+            held = await one(queues, "q", lease=0.5)
+            await queues.extend("q", held.receipt, 60)
+            assert (await one(queues, "q", lease=0.5)).deliveries == 2
+            assert await queues.ack_many("q", [held.receipt]) == [False]
+
+    async def test_a_message_of_another_program(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
+        await queues.send("q", 1)
+        await queues.dequeue("q")
+        await channel.default_exchange.publish(aio_pika.Message(b'{"a": 1}'), f"{_namespace(url)}.q")
+        found = await one(queues, "q")
+        assert (found.value, found.deliveries, found.headers) == ({"a": 1}, 1, {})
+        await queues.nack("q", found.receipt, delay=0)
+        again = await one(queues, "q")
+        assert (again.id, again.deliveries) == (found.id, 2)
+
+    async def test_another_program_reads_what_was_sent(
+        self, url: str, queues: Queues, channel: AbstractChannel
+    ) -> None:
+        sent = await queues.send("q", {"a": 1})
+        queue = await channel.get_queue(f"{_namespace(url)}.q")
+        message = await queue.get()
+        assert (message.body, message.message_id, message.delivery_mode) == (b'{"a":1}', sent.id, 2)
+        await message.ack()
+
+    async def test_looking_makes_no_queue(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
+        assert await queues.receive("q", wait=0.1) == []
+        assert (await queues.stats("q")).ready == 0
+        await queues.purge("q")
+        with pytest.raises(aio_pika.exceptions.ChannelNotFoundEntity):
+            await channel.declare_queue(f"{_namespace(url)}.q", passive=True)
+
+    async def test_who_waits_before_the_queue_is_there(self, url: str, queues: Queues) -> None:
+        async with open_queues(url) as other:
+            waiting = asyncio.create_task(queues.receive("q", wait=PATIENCE))
+            await asyncio.sleep(0)
+            await other.send("q", 1)
+            assert [each.value for each in await waiting] == [1]
+
+    async def test_a_queue_with_other_arguments(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
+        await channel.declare_queue(f"{_namespace(url)}.q", durable=True)
+        with pytest.raises(ConfigError, match="arguments"):
+            await queues.send("q", 1)
+
+    async def test_a_queue_that_somebody_deletes(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
+        await queues.send("q", 1)
+        await one(queues, "q")
+        await channel.queue_delete(f"{_namespace(url)}.q")
+        assert await queues.receive("q") == []
+        await queues.send("q", 2)
+        assert (await one(queues, "q")).value == 2
+
+    async def test_a_consumer_whose_queue_goes_away(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
+        looks = 0
+
+        async def receive() -> object:
+            nonlocal looks
+            while True:
+                with suppress(Unavailable):  # RabbitMQ 3.10 may end the connection of a consumer whose queue goes.
+                    if found := await queues.receive("q", wait=0.2):
+                        return found[0].value
+                looks += 1
+
+        await queues.send("q", 1)
+        await queues.dequeue("q")
+        waiting, name = asyncio.create_task(receive()), f"{_namespace(url)}.q"
+        await eventually(lambda: _consumers(channel, name), PATIENCE)
+        await channel.queue_delete(name)
+        before = looks
+        await eventually(lambda: looks >= before + 2, PATIENCE)
+        await queues.send("q", 2)
+        assert await asyncio.wait_for(waiting, PATIENCE) == 2
+
+    async def test_the_server_itself_gives_up_what_nobody_acknowledges(self, url: str) -> None:
+        async with open_queues(url, delivery_limit=2, max_deliveries=100) as queues:
+            sent = await queues.send("q", "killer")
+            for number in range(1, 4):
+                found = await one(queues, "q", lease=0.05)
+                assert found.deliveries == number
+            dead = await one(queues, names.dead("q"))
+            assert (dead.id, dead.value, dead.deliveries) == (sent.id, "killer", 1)
+            assert "never acknowledged" in dead.last_error
+            await queues.nack(names.dead("q"), dead.receipt, delay=0)
+            assert (await one(queues, names.dead("q"))).deliveries == 2
+
+    async def test_a_cancelled_receiver_costs_no_delivery(self, queues: Queues) -> None:
+        await queues.send("q", 1)
+        for _ in range(20):
+            receiving = asyncio.create_task(queues.receive("q", wait=1))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            receiving.cancel()
+            await asyncio.wait([receiving])
+        assert (await one(queues, "q")).deliveries == 1
+
+    async def test_a_cancelled_call_does_not_end_the_leases_of_others(self, queues: Queues) -> None:
+        await queues.send("q", 1)
+        held = await one(queues, "q")
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: queues.receive("q", wait=1),
+            lambda: queues.size("q"),
+            lambda: queues.send("q", 2, delay=LONG),
+            lambda: queues.queues(),
+        ]
+        for call in calls * 5:
+            task = asyncio.ensure_future(call())
+            await asyncio.sleep(0.002)
+            task.cancel()
+            await asyncio.wait([task])
+        assert await queues.ack_many("q", [held.receipt]) == [True]
+
+    async def test_short_delays_behind_long_ones(self, queues: Queues) -> None:
+        for value, delay in (("late", LONG), ("later", LONG - 1), ("soon", 0.3), ("sooner", 0.1)):
+            await queues.send("q", value, delay=delay)
+        assert (await queues.stats("q")).delayed == 4
+        assert [(await one(queues, "q")).value for _ in range(2)] == ["sooner", "soon"]
+        assert await queues.purge("q") == 2
+
+    async def test_a_purge_reaches_what_another_process_delays(self, url: str, queues: Queues) -> None:
+        await queues.send("q", 1, delay=LONG)
+        async with open_queues(url) as other:
+            assert await other.purge("q") == 1
+        await queues.send("q", 2, delay=0.05)
+        assert (await one(queues, "q")).value == 2
+
+    async def test_names_are_read_by_many_at_once_and_lost_by_none(self, url: str, queues: Queues) -> None:
+        await asyncio.gather(*(queues.send(f"q{number}", 1) for number in range(5)))
+        async with open_queues(url) as other:
+            await other.send("q1", 2)
+            found = await asyncio.gather(*(each.queues() for each in (queues, other) * 3))
+            assert {tuple(each) for each in found} == {("q0", "q1", "q2", "q3", "q4")}
+            await other.purge("q3")
+            assert await queues.queues() == ["q0", "q1", "q2", "q4"]
+            await other.send("q3", 1)
+            assert "q3" in await queues.queues()
+
+    async def test_many_receivers_of_one_queue_get_everything_once(self, queues: Queues) -> None:
+        async def receive() -> list[object]:
+            found: list[object] = []
+            while batch := await queues.receive("q", max=7, wait=1, lease=LONG):
+                found += [each.value for each in batch]
+                assert all(each.deliveries == 1 for each in batch)
+                await queues.ack_many("q", [each.receipt for each in batch])
+            return found
+
+        receivers = [asyncio.create_task(receive()) for _ in range(8)]
+        for number in range(200):
+            await queues.send("q", number)
+        found = await asyncio.gather(*receivers)
+        found.append(await drained(queues, "q"))
+        assert sorted(value for batch in found for value in batch) == list(range(200))
+
+
+@pytest.mark.servers
+async def test_an_encrypted_connection(tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder, port = tmp_path_factory.mktemp("tls"), free_port()
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    certificate.private_key_pem.write_to_path(str(folder / "key.pem"))
+    certificate.cert_chain_pems[0].write_to_path(str(folder / "cert.pem"))
+    files = f'[{{certfile,"{folder}/cert.pem"}},{{keyfile,"{folder}/key.pem"}}]'
+    with private_or_skip("rabbitmq", "-rabbit", "ssl_listeners", f"[{port}]", "-rabbit", "ssl_options", files):
+        async with open_queues(f"rabbitmqs://localhost:{port}", ca=f"{folder}/ca.pem", timeout=20) as queues:
+            await queues.send("q", 1)
+            assert await queues.dequeue("q") == 1
+        with pytest.raises(Unavailable):
+            async with open_queues(f"amqps://localhost:{port}"):
+                pass
