@@ -80,7 +80,40 @@ _LOGGING = {
     "http": Tried("the suite, on `noobly serve`", "http://localhost"),
     "https": Tried("", "https://localhost"),
 }
-_TRIED = {"caching": _CACHING, "logging": _LOGGING, "measuring": _MEASURING}
+_QUEUEING = {
+    "memory": Tried("the suites", "memory://"),
+    "sqlite": Tried("the suites, on a local disk", "sqlite:///var/lib/app/queues.db"),
+    "redis": Tried("the suites, on redis-server", "redis://localhost"),
+    "rediss": Tried("redis-server with TLS", "rediss://localhost"),
+    "redis+cluster": Tried("three redis-servers as a cluster", "redis+cluster://localhost"),
+    "rediss+cluster": Tried("", "rediss+cluster://localhost"),
+    "redis+sentinel": Tried("redis-servers behind a sentinel", "redis+sentinel://localhost/mymaster/0"),
+    "rediss+sentinel": Tried("", "rediss+sentinel://localhost/mymaster/0"),
+    "valkey": Tried("", "valkey://localhost"),
+    "valkeys": Tried("", "valkeys://localhost"),
+    "sqs": Tried("*beta*: emulators only; the suite, on moto and MiniStack, standard and FIFO", "sqs://eu-west-1"),
+    "rabbitmq": Tried("the suite, on rabbitmq-server", "rabbitmq://localhost"),
+    "rabbitmqs": Tried("rabbitmq-server with TLS", "rabbitmqs://localhost"),
+    "amqp": Tried("rabbitmq-server", "amqp://localhost"),
+    "amqps": Tried("", "amqps://localhost"),
+    "remote": Tried("", "remote://localhost"),
+    "api": Tried("", "api://localhost"),
+    "http": Tried("the suite, on `noobly serve`", "http://localhost"),
+    "https": Tried("", "https://localhost"),
+}
+_WORKING = {
+    "memory": Tried("the suite", "memory://"),
+    "sqlite": Tried("the suite, on a local disk", "sqlite:///var/lib/app/jobs.db"),
+    "bullmq": Tried("the suite, on redis-server; with BullMQ itself, on Node.js", "bullmq://localhost"),
+    "bullmqs": Tried("", "bullmqs://localhost"),
+    "bullmq+sentinel": Tried("", "bullmq+sentinel://localhost/mymaster/0"),
+    "bullmqs+sentinel": Tried("", "bullmqs+sentinel://localhost/mymaster/0"),
+    "remote": Tried("", "remote://localhost"),
+    "api": Tried("", "api://localhost"),
+    "http": Tried("the suite, on `noobly serve`", "http://localhost"),
+    "https": Tried("", "https://localhost"),
+}
+_TRIED = {"caching": _CACHING, "logging": _LOGGING, "measuring": _MEASURING, "queueing": _QUEUEING, "working": _WORKING}
 
 _HEAD = """# Providers
 
@@ -89,7 +122,8 @@ the providers of other packages.
 
 "The suites" are the two conformance suites that Noobly ships. What names only a server has tests of its own there,
 for what differs from its relatives. A scheme marked *beta* shares the code of one that is tested, but has not been
-tried itself. The largest value is the provider's own limit; a cache's option `value_bytes`, 64 MiB unless set, holds
+tried itself. One that is tested against emulators only has never met the service that it is made for; such a one is
+*beta* too. The largest value is the provider's own limit; a cache's option `value_bytes`, 64 MiB unless set, holds
 besides.
 """
 
@@ -147,9 +181,10 @@ def _told(text: str) -> str:
 def options(target: str) -> Iterator[str]:
     """Yield the table of a configuration's fields."""
     config: type[Config] = _load(target)
-    told = {
-        one.arg_name: _told(one.description or "") for one in parse(config.__doc__ or "", DocstringStyle.GOOGLE).params
-    }
+    told: dict[str, str] = {}
+    for base in reversed(config.__mro__):  # A class tells of its own options only.
+        found = parse(base.__doc__ or "", DocstringStyle.GOOGLE).params
+        told |= {one.arg_name: _told(one.description or "") for one in found}
     fields = msgspec.structs.fields(config)
     missing = [field.name for field in fields if not told.get(field.name)]
     if missing:
