@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +32,9 @@ class Glimpse(NamedTuple):
     ready: int
     due: float | None
 
+
+_EVERYBODY = 1_000_000
+"""More than may ever wait."""
 
 Look = Callable[[sqlite3.Connection, Mapping[str, int]], Mapping[str, Glimpse]]
 """Looks for rows of several names, each counted up to a number; it only reads."""
@@ -65,6 +68,13 @@ class Arrivals:
     def tell(self, name: str, count: int) -> None:
         """Say that rows of a name have arrived: wake that many who wait for it here, and tell other processes."""
         self.wake(name, count)
+        self._signal.give()
+
+    def tell_all(self, names: Iterable[str]) -> None:
+        """Say that something has changed for all who wait for some names, here and in other processes."""
+        for name in names:
+            if name in self._waiting:
+                self.wake(name, _EVERYBODY)
         self._signal.give()
 
     def wake(self, name: str, count: int) -> None:

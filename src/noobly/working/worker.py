@@ -94,6 +94,8 @@ class Worker:
         self._chance = jobs.scope.environment.chance
         self._bus = jobs.scope.environment.bus
         self._where = (jobs.scope.service, jobs.scope.instance)
+        self._started = self._bus.topic(events.Started, *self._where)
+        self._over = self._bus.topic(events.Ended, *self._where)
         self._attempts: dict[tuple[str, Hold], Attempt] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._late: dict[asyncio.Future[list[Held]], str] = {}
@@ -206,9 +208,9 @@ class Worker:
             self._changed.set()
 
     async def _run(self, attempt: Attempt) -> Settled | None:
-        topic, job = self._bus.topic(events.Started, *self._where), attempt.held.job
-        if topic.handlers:
-            topic.emit(events.Started(*self._where, job.queue, job.id, job.task, job.attempts))
+        if self._started.handlers:
+            job = attempt.held.job
+            self._started.emit(events.Started(*self._where, job.queue, job.id, job.task, job.attempts))
         return await attempt.run(self._tasks, self._executor, self._chance)
 
     def _refused(self, held: Held) -> Settled | None:
@@ -237,9 +239,9 @@ class Worker:
             _log.warning("job %s of queue %r ended here, but its lease had ended before", settled.id, queue)
 
     def _announce(self, held: Held, verdict: Verdict, took: float) -> None:
-        topic, job = self._bus.topic(events.Ended, *self._where), held.job
-        if topic.handlers:
-            topic.emit(events.Ended(*self._where, job.queue, job.id, job.task, verdict.value, took))
+        if self._over.handlers:
+            job = held.job
+            self._over.emit(events.Ended(*self._where, job.queue, job.id, job.task, verdict.value, took))
 
     def _told(self, queue: str, hold: Hold, beat: Beat) -> None:
         attempt = self._attempts.get((queue, hold))

@@ -16,6 +16,9 @@ STATES = tuple(State)
 """States by the number that stands for them in the file; only ever add to the end of the enumeration."""
 
 NUMBERS = {state: number for number, state in enumerate(STATES)}
+_LARGEST = 2**63
+"""The first whole number that SQLite cannot hold."""
+
 READY, TIMED, HELD, BLOCKED, ENDED = range(5)
 
 SCHEMA = Schema(
@@ -184,8 +187,11 @@ def token(row: Row) -> str:
 def parsed(token: str) -> tuple[int, int]:
     """Return the job and the claim that a token stands for; those of no job for what is none."""
     seq, _, fence = token.partition(".")
-    good = token.isascii() and seq.isdigit() and fence.isdigit() and max(len(seq), len(fence)) < 19
-    return (int(seq), int(fence)) if good else (0, 0)
+    try:
+        found = int(seq), int(fence)
+    except ValueError:
+        return 0, 0
+    return found if 0 < found[0] < _LARGEST > found[1] > 0 else (0, 0)
 
 
 def values(new: NewJob, queue: int, now: int) -> tuple[object, ...]:

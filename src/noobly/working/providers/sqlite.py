@@ -115,10 +115,8 @@ class SqliteJobs:
         return changed.good
 
     def _tell(self, changed: work.Changed) -> None:
-        for queue in changed.queues:
-            self._arrivals.tell(f"q{queue}", _EVERYBODY)
-        for queue, id in changed.ended:
-            self._arrivals.tell(_job(queue, id), _EVERYBODY)
+        queues = (f"q{queue}" for queue in changed.queues)
+        self._arrivals.tell_all([*queues, *(_job(queue, id) for queue, id in changed.ended)])
 
     async def report(self, queue: str, id: str, progress: bytes, lines: Sequence[str], /) -> bool:
         """See the protocol."""
