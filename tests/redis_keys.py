@@ -26,6 +26,12 @@ async def unlinked(url: str, prefix: str) -> None:
         await client.close()
 
 
+async def forgotten(url: str, namespace: str) -> None:
+    """Delete all keys of the queues of a namespace, those under a lease included, and the list of their names."""
+    for prefix in (f"{{{namespace}:", f"{namespace}:"):
+        await unlinked(url, prefix)
+
+
 def database(url: str, number: int) -> str:
     """Return the URL of another database of a server, so that tests which walk its keys do not meet each other's."""
     return urlsplit(url)._replace(path=f"/{number}").geturl()

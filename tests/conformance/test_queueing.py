@@ -14,7 +14,7 @@ from noobly.queueing import Can, Queues, open_queues
 from noobly.testing import private_or_skip, server_or_skip
 from noobly.testing.queueing import EmbeddedQueues, LifecycleTheme, QueueHarness, QueueSuite, ServerQueues
 
-from ..redis_keys import database, unlinked
+from ..redis_keys import database, forgotten
 from ..serving import served
 
 KEY = "queueing-key-of-the-tests"
@@ -74,9 +74,7 @@ class TestRedis(QueueSuite):
     async def harness(self, redis: str) -> AsyncIterator[QueueHarness]:
         harness = ServerQueues(redis, capabilities=ALL, options={"durability": "ignore"})
         yield harness
-        namespace = str(harness.options["namespace"])
-        for prefix in (f"{{{namespace}:", f"{namespace}:"):
-            await unlinked(redis, prefix)
+        await forgotten(redis, str(harness.options["namespace"]))
 
 
 @pytest.mark.servers

@@ -14,6 +14,8 @@ from noobly.testing import server_or_skip  # noqa: E402
 from noobly.testing.queueing import EmbeddedQueues, QueueHarness, ServerQueues  # noqa: E402
 from noobly.testing.queueing_driver import QueueDriverSuite  # noqa: E402
 
+from ..redis_keys import database, forgotten  # noqa: E402
+
 ALL = frozenset(Can)
 
 
@@ -32,7 +34,7 @@ class TestSqlite(QueueDriverSuite):
 @pytest.fixture(scope="module")
 def redis() -> Iterator[str]:
     with server_or_skip("redis") as url:
-        yield url
+        yield database(url, 1)
 
 
 @pytest.mark.servers
@@ -41,4 +43,4 @@ class TestRedis(QueueDriverSuite):
     async def harness(self, redis: str) -> AsyncIterator[QueueHarness]:
         harness = ServerQueues(redis, capabilities=ALL, options={"durability": "ignore"})
         yield harness
-        await harness.clean()
+        await forgotten(redis, str(harness.options["namespace"]))
