@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from noobly.caching.cache import Cache
 from noobly.caching.driver import CacheDriver
@@ -11,7 +11,7 @@ from noobly.caching.options import CacheOptions
 from noobly.caching.providers import REGISTRY
 from noobly.core.capability import Capability
 from noobly.core.scope import Environment
-from noobly.layers.entering import Shape, enter
+from noobly.layers.entering import Shape, alone, enter
 from noobly.layers.health import Live
 from noobly.layers.opening import Request
 
@@ -27,15 +27,14 @@ _SHAPE = Shape(
 )
 
 
-@asynccontextmanager
-async def open_cache(
+def open_cache(
     url: str = "memory://",
     *,
     require: Sequence[Capability] = (),
     instance: str = "default",
     environment: Environment | None = None,
     **options: object,
-) -> AsyncIterator[Cache]:
+) -> AbstractAsyncContextManager[Cache]:
     """Open a cache for the body of an ``async with``.
 
     Args:
@@ -53,9 +52,7 @@ async def open_cache(
         Unavailable: The far side does not answer.
     """
     request = Request(url=url, options=options, instance=instance, require=require)
-    async with AsyncExitStack() as stack:
-        live = await enter_cache(stack, request, environment or Environment())
-        yield live.portable
+    return alone(enter_cache, request, environment)
 
 
 async def enter_cache(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Cache]:

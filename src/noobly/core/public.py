@@ -16,6 +16,7 @@ from noobly.core.streams import Skipped
 Verb = Literal["GET", "PUT", "POST", "DELETE"]
 Method = TypeVar("Method", bound=Callable[..., Awaitable[object]])
 Stream = TypeVar("Stream", bound=Callable[..., AsyncIterator[object]])
+Marked = TypeVar("Marked", bound=Callable[..., object])
 
 MARK = "__noobly_public__"
 
@@ -82,11 +83,11 @@ class _Mark(msgspec.Struct, frozen=True, kw_only=True):
     verb: Verb
     path: str
     permission: str
-    body: str | None
-    absent: str | None
     idempotent: bool
-    fails_open: Callable[[], object] | None
-    local: tuple[str, ...]
+    body: str | None = None
+    absent: str | None = None
+    fails_open: Callable[[], object] | None = None
+    local: tuple[str, ...] = ()
     streams: bool = False
     waits: bool = False
 
@@ -117,9 +118,8 @@ def public(
         local: Arguments that stay with the caller.
         waits: It waits for something and takes it in hand, so the server cancels it when its caller leaves.
     """
-
-    def mark(method: Method) -> Method:
-        declared = _Mark(
+    return _marking(
+        _Mark(
             verb=verb,
             path=path,
             permission=permission,
@@ -130,10 +130,7 @@ def public(
             local=(*local, *([absent] if absent else [])),
             waits=waits,
         )
-        setattr(method, MARK, declared)
-        return method
-
-    return mark
+    )
 
 
 def public_stream(
@@ -150,19 +147,11 @@ def public_stream(
         path: The path below ``/v1/{service}/{instance}/``.
         permission: What a caller must be allowed within the service.
     """
+    return _marking(_Mark(verb=verb, path=path, permission=permission, idempotent=True, streams=True))
 
-    def mark(method: Stream) -> Stream:
-        declared = _Mark(
-            verb=verb,
-            path=path,
-            permission=permission,
-            body=None,
-            absent=None,
-            idempotent=True,
-            fails_open=None,
-            local=(),
-            streams=True,
-        )
+
+def _marking(declared: _Mark) -> Callable[[Marked], Marked]:
+    def mark(method: Marked) -> Marked:
         setattr(method, MARK, declared)
         return method
 

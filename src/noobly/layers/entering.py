@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Generic, TypeVar, cast
 
 import msgspec
@@ -14,7 +14,7 @@ from noobly.core.operation import Driver
 from noobly.core.registry import Registry
 from noobly.core.scope import Environment
 from noobly.layers.health import Live
-from noobly.layers.opening import Request, is_remote, open_driver, open_remote, split
+from noobly.layers.opening import Request, Split, is_remote, open_driver, open_remote, split
 
 D = TypeVar("D", bound=Driver)
 P = TypeVar("P", bound=Portable)
@@ -37,6 +37,23 @@ class Shape(msgspec.Struct, Generic[D, P, O], frozen=True, kw_only=True):
     portable: type[P]
     options: type[O]
     probe: Callable[[P], Awaitable[object]]
+
+
+Enter = Callable[[AsyncExitStack, Request, Environment], Awaitable[Live[P]]]
+
+
+@asynccontextmanager
+async def alone(enter: Enter[P], request: Request, environment: Environment | None) -> AsyncIterator[P]:
+    """Open an instance for the body of an ``async with``, outside of any application.
+
+    Args:
+        enter: How its service opens one.
+        request: What to open.
+        environment: Clock, events and metrics; made anew for None.
+    """
+    async with AsyncExitStack() as stack:
+        live = await enter(stack, request, environment or Environment())
+        yield live.portable
 
 
 async def enter(
@@ -63,20 +80,30 @@ async def enter(
         Unavailable: The far side does not answer.
     """
     settings = split(request, shape.options)
-    if is_remote(shape.registry, settings):
-        there, circuit = await open_remote(stack, shape.registry, shape.portable, settings, request, environment)
-        stack.push_async_callback(there.close)
-        if prepare is not None:
-            prepare(there)
-        return Live(portable=there, check=lambda: shape.probe(there), circuit=circuit)
+    far = is_remote(shape.registry, settings)
+    live = await (_far if far else _near)(stack, shape, settings, request, environment)
+    if prepare is not None:
+        prepare(live.portable)
+    if not far:
+        await live.portable.start()
+    stack.push_async_callback(live.portable.close)
+    return live
+
+
+async def _far(
+    stack: AsyncExitStack, shape: Shape[D, P, O], settings: Split[O], request: Request, environment: Environment
+) -> Live[P]:
+    there, circuit = await open_remote(stack, shape.registry, shape.portable, settings, request, environment)
+    return Live(portable=there, check=lambda: shape.probe(there), circuit=circuit)
+
+
+async def _near(
+    stack: AsyncExitStack, shape: Shape[D, P, O], settings: Split[O], request: Request, environment: Environment
+) -> Live[P]:
     opened = await open_driver(stack, shape.registry, shape.protocol, settings, request, environment)
     # That a portable type is made of these three is its own declaration, which `type` cannot say.
     made = cast("Callable[..., P]", shape.portable)(opened.driver, opened.scope, opened.options)
     made.capabilities = opened.capabilities
-    if prepare is not None:
-        prepare(made)
-    await made.start()
-    stack.push_async_callback(made.close)
 
     async def check() -> None:
         # Looked up each time, for closing puts another one in its place.

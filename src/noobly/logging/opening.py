@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from noobly.core.capability import Capability
 from noobly.core.scope import Environment
-from noobly.layers.entering import Shape, enter
+from noobly.layers.entering import Shape, alone, enter
 from noobly.layers.health import Live
 from noobly.layers.opening import Request
 from noobly.logging.driver import LogDriver
@@ -24,15 +24,14 @@ _SHAPE = Shape(
 )
 
 
-@asynccontextmanager
-async def open_logs(
+def open_logs(
     url: str = "memory://",
     *,
     require: Sequence[Capability] = (),
     instance: str = "default",
     environment: Environment | None = None,
     **options: object,
-) -> AsyncIterator[Logs]:
+) -> AbstractAsyncContextManager[Logs]:
     """Open logging for the body of an ``async with``.
 
     Args:
@@ -49,9 +48,7 @@ async def open_logs(
     """
     # Alone, it leaves the rest of the process as it is, unless it is told otherwise.
     request = Request(url=url, options={"capture": False, **options}, instance=instance, require=require)
-    async with AsyncExitStack() as stack:
-        live = await enter_logs(stack, request, environment or Environment())
-        yield live.portable
+    return alone(enter_logs, request, environment)
 
 
 async def enter_logs(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Logs]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from noobly.core.capability import Capability
 from noobly.core.scope import Environment
-from noobly.layers.entering import Shape, enter
+from noobly.layers.entering import Shape, alone, enter
 from noobly.layers.health import Live
 from noobly.layers.opening import Request
 from noobly.queueing.driver import QueueDriver
@@ -27,15 +27,14 @@ _SHAPE = Shape(
 )
 
 
-@asynccontextmanager
-async def open_queues(
+def open_queues(
     url: str = "memory://",
     *,
     require: Sequence[Capability] = (),
     instance: str = "default",
     environment: Environment | None = None,
     **options: object,
-) -> AsyncIterator[Queues]:
+) -> AbstractAsyncContextManager[Queues]:
     """Open queues for the body of an ``async with``.
 
     Args:
@@ -53,9 +52,7 @@ async def open_queues(
         Unavailable: The far side does not answer.
     """
     request = Request(url=url, options=options, instance=instance, require=require)
-    async with AsyncExitStack() as stack:
-        live = await enter_queues(stack, request, environment or Environment())
-        yield live.portable
+    return alone(enter_queues, request, environment)
 
 
 async def enter_queues(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Queues]:

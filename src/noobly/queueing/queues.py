@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
-from noobly.core.clock import Seconds, pause, seconds
+from noobly.core.clock import Seconds
 from noobly.core.codec import converted
 from noobly.core.errors import Conflict, NooblyError, TooLarge
 from noobly.core.public import public
@@ -35,7 +35,6 @@ T = TypeVar("T")
 
 _MOST_SENT = 10_000
 _MOST_RECEIVED = 1000
-_NOTHING_ASKED = (None,) * 5
 
 
 class Queues(QueueSugar):
@@ -96,19 +95,7 @@ class Queues(QueueSugar):
             Unsupported: The provider cannot do what an argument asks for.
         """
         names.check(queue)
-        if (delay, ttl, dedup, group, headers) == _NOTHING_ASKED and type(priority) is int and priority == 0:
-            posted = self._packer.plain(queue, message)
-        else:
-            one = Outbound(
-                message=message,
-                priority=priority,
-                delay=pause(delay, "delay"),
-                ttl=seconds(ttl, "ttl"),
-                dedup=dedup,
-                group=group,
-                headers=headers or {},
-            )
-            posted = self._packer.pack(queue, one)
+        posted = self._packer.one(queue, message, priority, (delay, ttl, dedup, group, headers))
         (sent,) = await self._driver.send(queue, [posted])
         if sent.error:
             raise NooblyError(f"queue {queue!r} did not take the message: {sent.error}")

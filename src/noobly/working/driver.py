@@ -117,17 +117,12 @@ class Added(msgspec.Struct, frozen=True, gc=False):
 
 
 class JobRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A job as it is stored. Times are seconds since the epoch, 0 where there is none yet.
+    """A job as it is stored; what ``NewJob`` has too means the same here.
+
+    Times are seconds since the epoch, 0 where there is none yet.
 
     Args:
-        id: Its id.
-        queue: Its queue.
-        task: The name of what is to be done.
-        data: The argument, as JSON.
         state: Where it stands.
-        priority: 0 to 9.
-        retrying: How often it is tried.
-        timeout: Seconds that one attempt may take; 0 for no limit.
         attempts: How often it was begun and ended, or is running now; releases and stalls do not count.
         stalls: How often its worker vanished.
         created_at: When it was added.
@@ -139,8 +134,6 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         result: What its handler returned, as JSON; empty for nothing.
         error: Why its latest attempt failed.
         worker: Who runs or ran it.
-        parent: The id of the job that runs after this one.
-        parent_queue: That job's queue.
         pending: How many jobs it still waits for.
         cancelling: Somebody has asked for its end.
     """

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import msgspec
 
 from noobly.core.capability import Capability
 from noobly.core.config import parse_url
 from noobly.core.scope import Environment
-from noobly.layers.entering import Shape, enter
+from noobly.layers.entering import Shape, alone, enter
 from noobly.layers.health import Live
 from noobly.layers.opening import Request
 from noobly.working.driver import JobDriver
@@ -31,15 +31,14 @@ _SHAPE = Shape(
 )
 
 
-@asynccontextmanager
-async def open_jobs(
+def open_jobs(
     url: str = "memory://",
     *,
     require: Sequence[Capability] = (),
     instance: str = "default",
     environment: Environment | None = None,
     **options: object,
-) -> AsyncIterator[Jobs]:
+) -> AbstractAsyncContextManager[Jobs]:
     """Open jobs for the body of an ``async with``.
 
     Args:
@@ -57,9 +56,7 @@ async def open_jobs(
         Unavailable: The far side does not answer.
     """
     request = Request(url=url, options=options, instance=instance, require=require)
-    async with AsyncExitStack() as stack:
-        live = await enter_jobs(stack, request, environment or Environment())
-        yield live.portable
+    return alone(enter_jobs, request, environment)
 
 
 async def enter_jobs(stack: AsyncExitStack, request: Request, environment: Environment) -> Live[Jobs]:
