@@ -24,6 +24,7 @@ from noobly.testing import OwnedServer, private
 
 KEYS = [f"user:{number}" for number in range(1000)]
 VALUE = {"name": "Ada Lovelace", "roles": ["admin", "author"], "age": 36}
+NESTED = {"user": {**VALUE, "address": {"city": "London", "lines": ["St James's Square"]}}}
 TTL = 3600
 TASKS = 100
 COMPRESSIONS = ("none", "gzip", "brotli", "zstd")
@@ -107,6 +108,17 @@ async def memory(session: Session, stack: AsyncExitStack) -> None:
     goals = [Faster("noobly", "cashews mem", 5)]
     await session.compare("memory: get, hit", gets(peers), base="noobly", goals=goals, note=note)
     await session.compare("memory: put", puts(peers), base="noobly", note=note)
+
+
+async def nested(session: Session, stack: AsyncExitStack) -> None:
+    """Values whose containers hold others are decoded each time."""
+    cache = await stack.enter_async_context(open_cache("memory://"))
+    other = await open_cashews(stack, "mem://")
+    for key in KEYS:
+        await cache.put(key, NESTED, ttl=TTL)
+        await other.set(key, NESTED, expire=TTL)
+    variants = [Variant("noobly", sequential(cache.get, KEYS)), Variant("cashews mem", sequential(other.get, KEYS))]
+    await session.compare("memory: get, hit, nested value", variants, base="noobly")
 
 
 async def decorated(session: Session, stack: AsyncExitStack) -> None:
@@ -238,6 +250,7 @@ def puts(peers: list[Peer]) -> list[Variant]:
 async def caching(session: Session) -> None:
     async with AsyncExitStack() as stack:
         await memory(session, stack)
+        await nested(session, stack)
         await decorated(session, stack)
         await on_redis(session, stack)
         await on_memcached(session, stack)

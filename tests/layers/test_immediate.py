@@ -11,6 +11,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from prometheus_client import generate_latest
 
 from noobly.caching import open_cache
 from noobly.caching.driver import CacheDriver
@@ -20,6 +21,7 @@ from noobly.core.binding import Layer, bind, seal
 from noobly.core.errors import Closed, Internal, InvalidArgument
 from noobly.core.events import OperationFinished
 from noobly.core.scope import Environment, Policy, Scope
+from noobly.core.series import UNMEASURED
 from noobly.layers import Breaker, default_stack
 from noobly.testing import FakeClock
 from noobly.testing.faults import Faults
@@ -51,7 +53,7 @@ class Place:
         return self.driver.get_now(key, self.clock.monotonic())
 
     def count(self, outcome: str) -> int:
-        return sum(self.environment.meter.cell("caching", "default", "memory", "get", outcome).counts)
+        return self.environment.meter.cell("caching", "default", "memory", "get", outcome).count
 
 
 async def test_it_reads_what_the_operation_reads_and_is_counted_as_it() -> None:
@@ -61,6 +63,21 @@ async def test_it_reads_what_the_operation_reads_and_is_counted_as_it() -> None:
     assert place.count("ok") == 3
     place.clock.advance(10.0)
     assert place.read("a") is None
+
+
+async def test_a_measured_call_stands_for_those_that_were_not() -> None:
+    place = Place()
+    cell = place.environment.meter.cell("caching", "default", "memory", "get", "ok")
+    assert place.driver.get_now is not None
+    for began in (-0.5, *[0.0] * UNMEASURED, -3.0, 0.0):
+        place.driver.get_now("a", place.clock.monotonic() + began)
+    text = generate_latest(place.environment.meter.registry).decode()
+    half, three = UNMEASURED + 1, 2
+    labels = 'instance="default",operation="get",outcome="ok",provider="memory",service="caching"'
+    assert f"noobly_operation_duration_seconds_count{{{labels}}} {half + three}.0" in text
+    assert cell.count == half + three
+    assert cell.total == 0.5 * half + 3.0 * three
+    assert [count for count in cell.counts if count] == [half, three]
 
 
 async def test_it_is_told_and_logged_with_what_it_took(caplog: pytest.LogCaptureFixture) -> None:
@@ -128,7 +145,7 @@ async def test_through_the_cache_every_hit_is_counted_once_whether_somebody_list
         assert seen == [Hit("caching", "default", "a:1")]
         stats = await cache.stats()
         assert (stats.total.hits, stats.namespaces["a"].hits, stats.hot[0].count) == (5, 5, 5)
-        assert sum(environment.meter.cell("caching", "default", "memory", "get", "ok").counts) == 5
+        assert environment.meter.cell("caching", "default", "memory", "get", "ok").count == 5
 
 
 async def test_keys_stay_apart_after_hits_whatever_marks_they_hold() -> None:

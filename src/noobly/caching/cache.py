@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from types import NoneType
 from typing import TypeVar, overload
 
-from noobly.caching import hot, keyspace
+from noobly.caching import hot, keyspace, locks
 from noobly.caching.claims import Claims
 from noobly.caching.driver import CacheDriver
 from noobly.caching.entries import Claim, Entry, KeyPage, State, Value
 from noobly.caching.options import CacheOptions
 from noobly.caching.reading import MORE, Reader
+from noobly.caching.recent import COLD
 from noobly.caching.stats import CacheStats
 from noobly.caching.store import Store, tag_names
 from noobly.caching.sugar import CacheSugar
@@ -45,7 +46,8 @@ class Cache(CacheSugar):
         self._driver = driver
         self._store = Store(driver, scope, options)
         self._reader = Reader(self._store, scope, options)
-        self._plain, self._hits = self._reader.plain, self._reader.analytics.hits
+        self._plain, self._subscribers = self._reader.plain, self._reader.hits
+        self._recent = self._reader.analytics.recent
         self._clock = scope.environment.clock.monotonic
         self._claims = Claims(self._store)
 
@@ -78,12 +80,21 @@ class Cache(CacheSugar):
         Raises:
             InvalidArgument: The key is bad, or the value is not of that type.
         """
-        # A key that was hit before has passed the check.
-        name, data = key if key.__class__ is str and key in self._hits else keyspace.check(key), None
+        # A key that was hit lately has passed the check.
+        recent = self._recent.get(key, COLD) if key.__class__ is str else COLD
+        name, data = keyspace.check(key) if recent is COLD else key, None
         try:
             now = self._driver.get_now
             data = await self._driver.get(name) if now is None else now(name, self._clock())
-            # The commonest entry is settled here: each further coroutine would cost as much as the look-up itself.
+            # The commonest entries are settled here: each further call would cost as much as the look-up itself.
+            if (data is recent.data or data == recent.data) and type is object and not self._subscribers.handlers:
+                recent.hits += 1
+                if (whole := recent.whole) is None:
+                    return recent.value
+                made = whole.copy()
+                for place, part in recent.parts:
+                    made[place] = part.copy()
+                return made
             if data is not None and type is object and (value := self._plain(key, data)) is not MORE:
                 return value
             return await self._reader.value(name, key, data, default, type)
@@ -235,7 +246,7 @@ class Cache(CacheSugar):
 
         Clearing all of a cache also frees its locks and invalidates its tags.
         """
-        await self._driver.clear(_namespace(namespace))
+        await self._driver.clear(keyspace.within(namespace))
         self._reader.cleared(namespace)
 
     @public("GET", "keys", permission="read")
@@ -245,7 +256,7 @@ class Cache(CacheSugar):
         Raises:
             Unsupported: The provider cannot list its keys.
         """
-        page = await self._driver.keys(_namespace(namespace), after, limit)
+        page = await self._driver.keys(keyspace.within(namespace), after, limit)
         keys = [key for name in page.keys if (key := keyspace.user(name)) is not None]
         return KeyPage(keys=keys, after=page.after)
 
@@ -318,13 +329,13 @@ class Cache(CacheSugar):
     @public("POST", "lock/extend", permission="write", idempotent=True)
     async def extend(self, name: str, token: str, *, lease: Seconds | None = None) -> bool:
         """Prolong a lock by another lease; return whether it was still held with this token."""
-        held = _token(token)
+        held = locks.token_bytes(token)
         return await self._driver.swap(keyspace.lock(name), held, held, self._lease(lease))
 
     @public("POST", "lock/release", permission="write", idempotent=True)
     async def release(self, name: str, token: str) -> bool:
         """Give a lock back; return whether it was still held with this token."""
-        return await self._driver.swap(keyspace.lock(name), _token(token), None, None)
+        return await self._driver.swap(keyspace.lock(name), locks.token_bytes(token), None, None)
 
     def _lease(self, lease: Seconds | None) -> float:
         return seconds(lease, "lease") or self.options.lease
@@ -337,13 +348,3 @@ class Cache(CacheSugar):
             found = await self._driver.delete_many([*map(keyspace.claim, part), *part])
             deleted += found[len(part) :]
         return deleted
-
-
-def _namespace(namespace: str) -> str:
-    return keyspace.check(namespace, "namespace") if namespace != "" else ""
-
-
-def _token(token: str) -> bytes:
-    if not isinstance(token, str) or not token.isascii():
-        raise InvalidArgument("the token is not one that `acquire` gave out")
-    return token.encode()

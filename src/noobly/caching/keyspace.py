@@ -33,6 +33,15 @@ def check(key: object, what: str = "key") -> str:
     return key if MARK not in key else _escape(key)
 
 
+def within(namespace: str) -> str:
+    """Return a namespace that is fit for the driver, empty for all of them.
+
+    Raises:
+        InvalidArgument: It is not Unicode text of up to 1,024 characters.
+    """
+    return check(namespace, "namespace") if namespace != "" else ""
+
+
 def several(keys: Iterable[str]) -> list[str]:
     """Return keys as a list.
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 from noobly.core.clock import Seconds, seconds
-from noobly.core.errors import Conflict, NooblyError
+from noobly.core.errors import Conflict, InvalidArgument, NooblyError
 from noobly.core.lifecycle import Tasks
 
 _FIRST_POLL, _LAST_POLL = 0.01, 0.25
@@ -70,3 +70,14 @@ async def _renew(cache: Lockable, name: str, token: str, lease: float) -> None:
                 return
         except NooblyError:
             continue  # The next beat may get through before the lease ends.
+
+
+def token_bytes(token: str) -> bytes:
+    """Return a lock's token as it is stored.
+
+    Raises:
+        InvalidArgument: It cannot be one.
+    """
+    if not isinstance(token, str) or not token.isascii():
+        raise InvalidArgument("the token is not one that `acquire` gave out")
+    return token.encode()

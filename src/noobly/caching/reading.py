@@ -9,6 +9,7 @@ from noobly.caching.entries import Entry, State, Value
 from noobly.caching.envelope import PLAIN_BYTES, PLAIN_JSON
 from noobly.caching.events import Cleared, Computed, Hit, Invalidated, Miss, Removed, Stored
 from noobly.caching.options import CacheOptions
+from noobly.caching.recent import COLD
 from noobly.caching.stats import Analytics
 from noobly.caching.store import Store
 from noobly.core.codec import DECODE_JSON, UNREADABLE, Damaged, damaged
@@ -22,7 +23,12 @@ MORE = object()
 
 
 class Reader:
-    """Reads entries and announces what happened; a store that is down reads as a miss."""
+    """Reads entries and announces what happened; a store that is down reads as a miss.
+
+    Attributes:
+        analytics: What it counts.
+        hits: Who wants to hear of hits.
+    """
 
     def __init__(self, store: Store, scope: Scope, options: CacheOptions) -> None:
         self._store = store
@@ -31,10 +37,10 @@ class Reader:
         self._service, self._instance = service, instance = scope.service, scope.instance
         bus = scope.environment.bus
         self._bus = bus
-        self._hits = bus.topic(Hit, service, instance)
+        self.hits = bus.topic(Hit, service, instance)
         self._puts = bus.topic(Stored, service, instance)
         self.analytics = Analytics(scope, options.top_keys)
-        self._counts = self.analytics.hits
+        self._recent = self.analytics.recent
         where = {"service": service, "instance": instance}
         self._subscriptions = [
             bus.subscribe(Miss, self.analytics.miss, **where),
@@ -54,21 +60,13 @@ class Reader:
         Raises:
             Damaged: It is damaged.
         """
-        head = data[:2]
-        if head == PLAIN_JSON:
-            try:
-                value = DECODE_JSON(data[2:])
-            except UNREADABLE as error:
-                raise damaged(key, error) from error
-        elif head == PLAIN_BYTES:
-            value = data[2:]
-        else:
+        value = _plain(key, data)
+        if value is MORE:
             return MORE
-        hits = self._counts
-        if key in hits and not self._hits.handlers:
-            hits[key] += 1
-        else:
-            self.found(key)
+        recent = self._recent.get(key, COLD)
+        if recent is not COLD and recent.wants(data):
+            recent.keep(data, _plain(key, data))
+        self.found(key)
         return value
 
     async def value(self, name: str, key: str, data: bytes | None, default: D, type: type[object]) -> object | D:
@@ -135,8 +133,8 @@ class Reader:
     def found(self, key: str) -> None:
         """Count and announce a hit."""
         self.analytics.hit(key)
-        if self._hits.handlers:
-            self._hits.emit(Hit(self._service, self._instance, key))
+        if self.hits.handlers:
+            self.hits.emit(Hit(self._service, self._instance, key))
 
     def _missed(self, key: str, reason: str, default: D) -> D:
         self._bus.emit(Miss(self._service, self._instance, key, reason))
@@ -172,3 +170,13 @@ class Reader:
     def cleared(self, namespace: str) -> None:
         """Announce a clearing."""
         self._bus.emit(Cleared(self._service, self._instance, namespace))
+
+
+def _plain(key: str, data: bytes) -> object:
+    head = data[:2]
+    if head == PLAIN_JSON:
+        try:
+            return DECODE_JSON(data[2:])
+        except UNREADABLE as error:
+            raise damaged(key, error) from error
+    return data[2:] if head == PLAIN_BYTES else MORE

@@ -11,6 +11,7 @@ import msgspec
 
 from noobly.caching.events import Computed, Miss, Removed
 from noobly.caching.keyspace import MARK
+from noobly.caching.recent import Recent
 from noobly.core.meter import Rows
 from noobly.core.scope import Scope
 
@@ -113,8 +114,8 @@ class Analytics:
     it as an event.
 
     Attributes:
-        hits: Hits by key that are not in the counts yet, which they enter many at a time. Only keys are in it that
-            the driver knows by the same text.
+        recent: The keys whose last hits are not in the counts yet, which they enter many at a time. Only keys are in it
+            that the driver knows by the same text.
     """
 
     def __init__(self, scope: Scope, top_keys: int) -> None:
@@ -122,7 +123,7 @@ class Analytics:
         self._total = Tally()
         self._namespaces: dict[str, Tally] = {}
         self._hot, self._missed = TopKeys(top_keys), TopKeys(top_keys)
-        self.hits: dict[str, int] = {}
+        self.recent: dict[str, Recent] = {}
         self._reasons: Counter[str] = Counter()
         self._computed: Counter[str] = Counter()
         self._bytes_put = self._bytes_stored = 0
@@ -136,17 +137,17 @@ class Analytics:
             yield (self._scope.instance, name, "miss"), tally.misses
 
     def hit(self, key: str) -> None:
-        """Count a hit; a key that is in ``hits`` already may be counted there."""
+        """Count a hit; a key that is in ``recent`` already may be counted there."""
         if type(key) is not str or MARK in key:
             self._enter({key: 1})
             return
-        if len(self.hits) >= _GATHERED:
+        if len(self.recent) >= _GATHERED:
             self._count_hits()
-        self.hits[key] = self.hits.get(key, 0) + 1
+        self.recent.setdefault(key, Recent()).hits += 1
 
     def _count_hits(self) -> None:
-        self._enter(self.hits)
-        self.hits.clear()
+        self._enter({key: one.hits for key, one in self.recent.items()})
+        self.recent.clear()
 
     def _enter(self, hits: Mapping[str, int]) -> None:
         self._total.hits += sum(hits.values())

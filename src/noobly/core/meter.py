@@ -231,4 +231,4 @@ class Meter:
     def _used(self) -> Rows:
         for cell in self._operations.all():
             service, _, provider, _, _ = cell.values
-            yield (service, provider), float(sum(cell.counts))
+            yield (service, provider), float(cell.count)

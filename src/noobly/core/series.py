@@ -72,10 +72,18 @@ class Number(Series):
         return self.value
 
 
-class Cell(Series):
-    """A series of a histogram; the ``observe`` layer writes into ``counts`` and ``total`` directly."""
+UNMEASURED = 15
+"""Calls after a measured one that count as others like it, where measuring would cost as much as the call."""
 
-    __slots__ = ("after", "before", "bounds", "counts", "total", "traces")
+
+class Cell(Series):
+    """A series of a histogram; the ``observe`` layer writes into ``counts`` and ``total`` directly.
+
+    Attributes:
+        unmeasured: How many more calls may go unmeasured; one that does takes one away. ``settle`` counts them.
+    """
+
+    __slots__ = ("_granted", "_like", "after", "before", "bounds", "counts", "total", "traces", "unmeasured")
 
     def __init__(self, values: tuple[str, ...], bounds: Sequence[float], before: str, after: str) -> None:
         super().__init__(values)
@@ -84,6 +92,30 @@ class Cell(Series):
         self.total = 0.0
         self.before, self.after = before, after
         self.traces: dict[int, Trace] = {}
+        self.unmeasured = self._granted = 0
+        self._like = (0, 0.0)
+
+    def sample(self, value: float) -> None:
+        """Count one finite value, which also stands for up to 15 calls from now."""
+        self.settle()
+        place = bisect_left(self.bounds, value)
+        self.total += value
+        self.counts[place] += 1
+        self._like = (place, value)
+        self.unmeasured = self._granted = UNMEASURED
+
+    @property
+    def count(self) -> int:
+        """How many values it has counted."""
+        self.settle()
+        return sum(self.counts)
+
+    def settle(self) -> None:
+        """Count the calls that went unmeasured as others like the one before them."""
+        calls, (place, value) = self._granted - self.unmeasured, self._like
+        self._granted = self.unmeasured
+        self.total += calls * value
+        self.counts[place] += calls
 
     def add(self, value: float) -> None:
         """Count one finite value.
@@ -280,6 +312,8 @@ class Cells(Family[Cell]):
         return Cell(values, self.bounds, before, after)
 
     def _capture(self, series: Sequence[Cell]) -> Chunk:
+        for one in series:
+            one.settle()
         return _Histograms(
             self._lines, [_Counts(one, tuple(one.counts), one.total, dict(one.traces)) for one in series]
         )
@@ -297,6 +331,7 @@ class Cells(Family[Cell]):
         yield start_of(f"{name}_sum", labels), row.total
 
     def _samples(self, series: Cell) -> Iterable[Sample]:
+        series.settle()
         name, labels, running = self.head.name, self._named(series), list(accumulate(series.counts))
         for place, (end, count) in enumerate(zip(self._ends, running, strict=True)):
             trace = series.traces.get(place)

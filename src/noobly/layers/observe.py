@@ -17,8 +17,6 @@ from noobly.core.scope import Scope
 from noobly.layers.report import Report
 from noobly.layers.spans import traced
 
-_FIRST = BOUNDS[0]
-
 
 def observe(scope: Scope) -> Layer:
     """Report every operation with its final outcome; spans only where a tracer provider was set before opening."""
@@ -41,11 +39,8 @@ def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
         began = perf_counter()
         try:
             result = await inner(*args)
-        except BaseException as error:
-            failure = report.failed(error, perf_counter() - began)
-            if failure is error:
-                raise
-            raise failure from error
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            report.failed(error, perf_counter() - began)
         took = perf_counter() - began
         cell.total += took
         place = bisect_left(BOUNDS, took)
@@ -60,21 +55,22 @@ def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
 
 
 def _measured_now(report: Report, clock: Callable[[], float], inner: Now) -> Now:
-    cell, counts, topic, debug = report.cell, report.cell.counts, report.topic, report.debug
+    cell, topic, debug = report.cell, report.topic, report.debug
 
     def observed(argument: object, began: float) -> object:
         try:
             result = inner(argument, began)
-        except BaseException as error:
-            failure = report.failed(error, clock() - began)
-            if failure is error:
-                raise
-            raise failure from error
+        except BaseException as error:  # noqa: BLE001 - it is raised again
+            report.failed(error, clock() - began)
+        if cell.unmeasured and not topic.handlers:
+            cell.unmeasured -= 1
+            return result
         took = clock() - began
-        cell.total += took
-        counts[0 if took <= _FIRST else bisect_left(BOUNDS, took)] += 1
         if topic.handlers or debug.get(DEBUG, True):
+            cell.add(took)
             report.tell(took, "ok")
+        else:
+            cell.sample(took)
         return result
 
     return observed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import NoReturn
 
 from noobly.core.errors import NooblyError
 from noobly.core.events import OperationFinished
@@ -31,19 +32,21 @@ class Report:
         # What `isEnabledFor` remembers, read without the call of it; were it not there, `tell` would see to it.
         self.debug: dict[int, bool] = getattr(_STDLIB, "_cache", {})
 
-    def failed(self, error: BaseException, took: float) -> BaseException:
-        """Report a failure and return it; what no provider has classified is Internal."""
-        scope = self._scope
+    def failed(self, error: BaseException, took: float) -> NoReturn:
+        """Report a failure and raise it; what no provider has classified is Internal."""
+        scope, failure = self._scope, error
         if isinstance(error, Exception) and not isinstance(error, NooblyError):
-            error = unknown(error, self._operation, scope.provider)
+            failure = unknown(error, self._operation, scope.provider)
         outcome = "cancelled"
-        if isinstance(error, NooblyError):
-            outcome = error.code
-            error.service, error.operation = scope.service, self._operation.name
-            error.provider = error.provider or scope.provider
+        if isinstance(failure, NooblyError):
+            outcome = failure.code
+            failure.service, failure.operation = scope.service, self._operation.name
+            failure.provider = failure.provider or scope.provider
         scope.environment.meter.cell(*self._names, outcome).add(took)
         self.tell(took, outcome)
-        return error
+        if failure is error:
+            raise error
+        raise failure from error
 
     def tell(self, took: float, outcome: str) -> None:
         """Send the event and write the line, where somebody wants them."""

@@ -55,10 +55,9 @@ class MemoryCache:
     def get_now(self, key: str, now: float, /) -> bytes | None:
         """See the protocol."""
         entries = self._entries
-        found = entries.get(key)
-        if found is None:
+        if key not in entries:
             return None
-        data, end = found
+        data, end = entries[key]
         if end is not None and end <= now:
             self._remove(key)
             return None
