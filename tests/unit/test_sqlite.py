@@ -192,6 +192,22 @@ class TestCancellation:
         await database.write(insert("next"))
         assert await database.read(everybody) == ["kept", "next"]
 
+    async def test_a_result_that_nobody_waits_for_is_unclaimed(self, database):
+        held, unclaimed = Held(), list[str]()
+
+        def work(connection: sqlite3.Connection) -> str:
+            held(connection)
+            return "found"
+
+        task = asyncio.create_task(database.write_relaxed(work, unclaimed=unclaimed.append))
+        await asyncio.to_thread(held.begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        held.go.set()
+        await database.write(insert("next"))
+        assert unclaimed == ["found"]
+
     async def test_a_cancelled_read_leaves_its_connection_for_others(self, tmp_path):
         async with opened(tmp_path / "rows.db", readers=1) as database:
             held = Held()

@@ -30,10 +30,15 @@ _TOGETHER = 1000
 """Pieces of work in one transaction at most, so that the first of them does not wait for ever."""
 
 
+def _thrown_away(_: object) -> None:
+    """Do nothing with a result that nobody waits for any more."""
+
+
 class _Job(NamedTuple, Generic[T]):
     work: Work[T]
     done: asyncio.Future[T]
     durability: Durability
+    unclaimed: Callable[[T], None]
 
 
 _Outcome = tuple[_Job[object], object, BaseException | None]
@@ -107,20 +112,24 @@ class Database:
             RateLimited: Too many writes wait.
             Closed: The database is not open.
         """
-        return await self._write(work, self._durability)
+        return await self._write(work, self._durability, _thrown_away)
 
-    async def write_relaxed(self, work: Work[T]) -> T:
+    async def write_relaxed(self, work: Work[T], *, unclaimed: Callable[[T], None] = _thrown_away) -> T:
         """Run work as ``write`` does, but do not wait for the disk for its sake.
 
         A power failure may undo it, unless a later ``write`` had returned.
+
+        Args:
+            work: The work.
+            unclaimed: Gets the result where the caller was cancelled and the work is done nevertheless.
 
         Raises:
             RateLimited: Too many writes wait.
             Closed: The database is not open.
         """
-        return await self._write(work, Durability.PROCESS)
+        return await self._write(work, Durability.PROCESS, unclaimed)
 
-    async def _write(self, work: Work[T], durability: Durability) -> T:
+    async def _write(self, work: Work[T], durability: Durability, unclaimed: Callable[[T], None]) -> T:
         if not self._open:
             raise Closed(f"the database {self._name} is not open")
         if self._waiting >= self._most:
@@ -128,8 +137,13 @@ class Database:
         done: asyncio.Future[T] = self._loop.create_future()
         self._waiting += 1
         try:
-            self._jobs.put(_Job[object](work, done, durability))  # type: ignore[arg-type]  # the queue holds jobs of all results
+            job = _Job[T](work, done, durability, unclaimed)
+            self._jobs.put(job)  # type: ignore[arg-type]  # the queue holds jobs of all results
             return await done
+        except asyncio.CancelledError:
+            if done.done() and not done.cancelled() and done.exception() is None:
+                unclaimed(done.result())
+            raise
         finally:
             self._waiting -= 1
 
@@ -253,8 +267,9 @@ def _attempt(connection: sqlite3.Connection, job: _Job[object]) -> _Outcome:
 def _settle(outcomes: Sequence[_Outcome]) -> None:
     for job, result, error in outcomes:
         if job.done.done():
-            continue
-        if error is None:
+            if error is None:
+                job.unclaimed(result)
+        elif error is None:
             job.done.set_result(result)
         else:
             # A future refuses StopIteration, which a bare `next` in the work raises.

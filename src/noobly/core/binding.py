@@ -30,6 +30,7 @@ class Bound:
         self.scheme = driver.scheme
         self.in_process = driver.in_process
         self.limits = driver.limits
+        self.joins: bool = getattr(driver, "joins", False)
         self.features: frozenset[Capability] = getattr(driver, "features", frozenset())
         self.provider = driver
 

@@ -46,9 +46,20 @@ def system_chance() -> Chance:
     return random.Random()  # noqa: S311 - spreads load; never used for secrets
 
 
+_DRAWN = 64
+_ids: list[str] = []
+# A child of fork would give out what its parent does.
+os.register_at_fork(after_in_child=_ids.clear)
+
+
 def fresh_id() -> str:
-    """Return 128 random bits as 32 hexadecimal digits, for tokens and ids."""
-    return os.urandom(16).hex()
+    """Return 128 random bits of the system's as 32 hexadecimal digits, for tokens and ids."""
+    try:
+        return _ids.pop()
+    except IndexError:
+        drawn = os.urandom(16 * _DRAWN).hex()
+        _ids.extend(drawn[at : at + 32] for at in range(32, len(drawn), 32))
+        return drawn[:32]
 
 
 def seconds(value: Seconds | None, name: str) -> float | None:

@@ -8,31 +8,29 @@ from logging import DEBUG
 from time import perf_counter
 from typing import cast
 
-from opentelemetry import trace
-
 from noobly.core.binding import Layer
 from noobly.core.meter import BOUNDS
 from noobly.core.operation import Call, Driver, Now, Operation
 from noobly.core.scope import Scope
 from noobly.layers.report import Report
-from noobly.layers.spans import traced
+from noobly.layers.spans import traced, tracing
 
 
 def observe(scope: Scope) -> Layer:
     """Report every operation with its final outcome; spans only where a tracer provider was set before opening."""
-    tracing = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+    spans = tracing()
 
     def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
         report = Report(operation, scope)
-        if operation.immediate and not tracing:
+        if operation.immediate and not spans:
             return cast(Call, _measured_now(report, scope.environment.clock.monotonic, cast(Now, inner)))
-        measured = _measured(report, inner, tracing=tracing)
-        return traced(operation, scope, measured) if tracing else measured
+        measured = _measured(report, inner, spans=spans)
+        return traced(operation, scope, measured) if spans else measured
 
     return layer
 
 
-def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
+def _measured(report: Report, inner: Call, *, spans: bool) -> Call:
     cell, counts, topic, debug = report.cell, report.cell.counts, report.topic, report.debug
 
     async def observed(*args: object) -> object:
@@ -45,7 +43,7 @@ def _measured(report: Report, inner: Call, *, tracing: bool) -> Call:
         cell.total += took
         place = bisect_left(BOUNDS, took)
         counts[place] += 1
-        if tracing:
+        if spans:
             cell.mark(took, place)
         if topic.handlers or debug.get(DEBUG, True):
             report.tell(took, "ok")

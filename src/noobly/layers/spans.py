@@ -9,6 +9,11 @@ from noobly.core.operation import Call, Operation
 from noobly.core.scope import Scope
 
 
+def tracing() -> bool:
+    """Return whether the program has set a tracer provider, so that each operation is to have a span."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 def traced(operation: Operation, scope: Scope, inner: Call) -> Call:
     """Return the call in a span of its own."""
     tracer = trace.get_tracer("noobly")

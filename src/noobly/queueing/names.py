@@ -6,7 +6,8 @@ from noobly.core.checks import Limits, Text
 from noobly.core.errors import InvalidArgument
 
 _DEAD = ".dead"
-_CHECK = Text(1, 200).compile("queue", Limits())
+_LONGEST = 200
+_CHECK = Text(1, _LONGEST).compile("queue", Limits())
 
 
 def check(queue: str) -> str:
@@ -15,6 +16,8 @@ def check(queue: str) -> str:
     Raises:
         InvalidArgument: It is no text of 1 to 200 characters.
     """
+    if type(queue) is str and 0 < len(queue) <= _LONGEST and queue.isascii():
+        return queue
     _CHECK(queue)
     return queue
 

@@ -19,6 +19,7 @@ _HEADER = Text(0, 1024 * 1024).compile("a header", Limits())
 _REASON = Text(0, 1024 * 1024).compile("reason", Limits())
 _REASON_KEPT = 1000
 _RECEIPT = RECEIPT.compile("the receipt", Limits())
+_KINDS, _DIGITS = frozenset("gm"), frozenset("0123456789")
 _HEADER_BYTES = 16 * 1024
 
 Asked = tuple[Seconds | None, Seconds | None, str | None, str | None, dict[str, str] | None]
@@ -145,7 +146,8 @@ class Packer:
         Raises:
             Damaged: Its bytes are no message.
         """
-        message, envelope = leased.message, _envelope(leased.message)
+        message = leased.message
+        envelope = _envelope(message) if message.headers else _PLAIN
         return Delivery(
             id=message.id,
             queue=queue,
@@ -155,7 +157,7 @@ class Packer:
             sent_at=leased.sent_at,
             priority=message.priority,
             group=message.group or message.tenant,
-            headers=envelope.headers,
+            headers=envelope.headers if message.headers else {},
             first_error=message.first_error,
             last_error=message.last_error,
         )
@@ -216,17 +218,29 @@ def receipt(leased: Leased) -> str:
     return f"{leased.deliveries}{'g' if leased.message.group else 'm'}{leased.receipt}"
 
 
+def receipt_of(text: str) -> str:
+    """Return the driver's receipt in a user's one, by the shorter way where the message was delivered up to nine times.
+
+    Raises:
+        InvalidArgument: It is none.
+    """
+    if type(text) is str and text[1:2] in _KINDS and text[0] in _DIGITS and text.isascii() and 2 < len(text) <= 4096:
+        return text[2:]
+    return handed(text).receipt
+
+
 def handed(text: str) -> Handed:
     """Return what a user's receipt says.
 
     Raises:
         InvalidArgument: It is none.
     """
-    if isinstance(text, str):
-        digits = len(text) - len(text.lstrip("0123456789"))
-        if 0 < digits < 10 and text[digits : digits + 1] in ("g", "m") and len(text) > digits + 1:
-            _RECEIPT(text[digits + 1 :])
-            return Handed(text[digits + 1 :], int(text[:digits]), text[digits] == "g")
+    if type(text) is str:
+        digits = 1 if text[1:2] in _KINDS else len(text) - len(text.lstrip("0123456789"))
+        number, kind, driver = text[:digits], text[digits : digits + 1], text[digits + 1 :]
+        if kind in _KINDS and number.isdecimal() and number.isascii() and digits < 10:
+            _RECEIPT(driver)
+            return Handed(driver, int(number), kind == "g")
     raise InvalidArgument("the receipt is not one that came with a delivery")
 
 
@@ -279,7 +293,7 @@ def _envelope(message: Posted) -> _Envelope:
 
 
 def _value(message: Posted, envelope: _Envelope, queue: str) -> object:
-    if envelope.codec == Codec.JSON:
+    if envelope is _PLAIN or envelope.codec == Codec.JSON:
         try:
             return DECODE_JSON(message.body)
         except UNREADABLE as error:
@@ -293,6 +307,6 @@ def _value(message: Posted, envelope: _Envelope, queue: str) -> object:
 def _glance(message: Posted, queue: str) -> tuple[object, dict[str, str], bool]:
     try:
         envelope = _envelope(message)
-        return _value(message, envelope, queue), envelope.headers, True
+        return _value(message, envelope, queue), dict(envelope.headers), True
     except Damaged:
         return None, {}, False

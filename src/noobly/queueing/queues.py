@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
@@ -11,6 +12,7 @@ from noobly.core.errors import Conflict, NooblyError, TooLarge
 from noobly.core.public import public
 from noobly.core.scope import Scope
 from noobly.queueing import events, names
+from noobly.queueing.calls import Calls
 from noobly.queueing.driver import Failure, Posted, QueueDriver, Sent
 from noobly.queueing.handing import Hands
 from noobly.queueing.messages import (
@@ -25,7 +27,7 @@ from noobly.queueing.messages import (
     Value,
 )
 from noobly.queueing.options import QueueOptions
-from noobly.queueing.packing import Packer, handed, told
+from noobly.queueing.packing import Packer, handed, receipt_of, told
 from noobly.queueing.redriving import Redrive
 from noobly.queueing.sugar import QueueSugar
 from noobly.queueing.waiting import LONGEST_WAIT, awaited, count, leased_for, pause_for, waited
@@ -53,6 +55,7 @@ class Queues(QueueSugar):
         self._driver = driver
         self._packer = Packer(options, scope.environment.clock, driver)
         self._hands = Hands(driver, self._packer, scope, options)
+        self._calls = Calls(driver, self._hands, self._tasks)
         self._redrive = Redrive(driver, self._packer.admit)
         self._bus = scope.environment.bus
         self._where = (scope.service, scope.instance)
@@ -96,7 +99,7 @@ class Queues(QueueSugar):
         """
         names.check(queue)
         posted = self._packer.one(queue, message, priority, (delay, ttl, dedup, group, headers))
-        (sent,) = await self._driver.send(queue, [posted])
+        sent = await self._calls.send(queue, posted)
         if sent.error:
             raise NooblyError(f"queue {queue!r} did not take the message: {sent.error}")
         if self._sendings.handlers and not sent.duplicate:
@@ -131,19 +134,18 @@ class Queues(QueueSugar):
         most, held = count(max, "max", 1, _MOST_RECEIVED), leased_for(lease, self.options)
         names.check(queue)
         if wait is None:
-            found = await self._take(queue, most, held, 0.0)
+            taking = self._calls.take(queue, most, held)
+            try:
+                found = await taking
+            except asyncio.CancelledError:
+                self._calls.lost(queue, taking)
+                raise
         else:
             within = waited(wait, LONGEST_WAIT)
-            found = await awaited(lambda left: self._take(queue, most, held, left), within, self._slice)
+            found = await awaited(lambda left: self._calls.wait(queue, most, held, left), within, self._slice)
         if found and self._receivings.handlers:
             self._receivings.emit(events.Received(*self._where, queue, len(found)))
         return found
-
-    async def _take(self, queue: str, most: int, held: float, within: float) -> list[Delivery[Value]]:
-        while leased := await self._driver.receive(queue, most, held, within):
-            if found := await self._hands.out(queue, leased):
-                return found
-        return []
 
     @overload
     async def dequeue(self, queue: str) -> Value | None: ...
@@ -173,8 +175,7 @@ class Queues(QueueSugar):
         Raises:
             Conflict: The lease has ended; the message has been or will be delivered to somebody else.
         """
-        good = await self._driver.ack(names.check(queue), [handed(receipt).receipt])
-        if not good[0]:
+        if not await self._calls.ack(names.check(queue), receipt_of(receipt)):
             raise _stale(queue, "acknowledged")
         if self._ackings.handlers:
             self._ackings.emit(events.Acknowledged(*self._where, queue, 1))
@@ -182,7 +183,7 @@ class Queues(QueueSugar):
     @public("POST", "ack-many", permission="write", idempotent=True)
     async def ack_many(self, queue: str, receipts: Sequence[str]) -> list[bool]:
         """Say that messages are done; return for each whether its lease still stood."""
-        good = await self._driver.ack(names.check(queue), [handed(one).receipt for one in receipts])
+        good = await self._driver.ack(names.check(queue), [receipt_of(one) for one in receipts])
         if self._ackings.handlers and any(good):
             self._ackings.emit(events.Acknowledged(*self._where, queue, sum(good)))
         return good
@@ -220,7 +221,7 @@ class Queues(QueueSugar):
         Raises:
             Conflict: The lease has ended.
         """
-        await self._bury(queue, handed(receipt).receipt, "rejected", reason)
+        await self._bury(queue, receipt_of(receipt), "rejected", reason)
 
     @public("POST", "extend", permission="write", idempotent=True)
     async def extend(self, queue: str, receipt: str, lease: Seconds | None = None) -> None:
@@ -236,7 +237,7 @@ class Queues(QueueSugar):
     async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]:
         """Let leases end ``lease`` seconds from now; return for each whether it still stood."""
         held = leased_for(lease, self.options)
-        return await self._driver.extend(names.check(queue), [handed(one).receipt for one in receipts], held)
+        return await self._driver.extend(names.check(queue), [receipt_of(one) for one in receipts], held)
 
     @public("GET", "size", permission="read")
     async def size(self, queue: str) -> int:

@@ -38,6 +38,8 @@ def leased_for(lease: Seconds | None, options: QueueOptions) -> float:
     Raises:
         InvalidArgument: It is not 0.01 seconds to 12 hours.
     """
+    if lease is None:
+        return options.lease
     held = seconds(lease, "lease") or options.lease
     if not 0.01 <= held <= 43_200:
         raise InvalidArgument(f"lease must be 0.01 to 43,200 seconds, not {held:g}")

@@ -4,7 +4,8 @@ Each script is one atomic step on one queue, whose keys share a hash slot.
 
 The keys of a queue, in the order of ``KEYS``:
 
-    s  stream   messages without priority, delay, group, tenant or history, read through the consumer group ``g``
+    s  stream   messages without priority, delay, group, tenant or history, read through the consumer group ``g``,
+                which keeps the place where reading goes on; what is under way stands in l
     q  hash     ``named``: it is in the list of queues; ``paused``; ``last``: the newest entry of s; ``k``: a counter;
                 ``round``: the turn of the tenant served last
     l  zset     receipts of the messages under lease, by the end of the lease
@@ -121,7 +122,6 @@ local function taken(receipt)
   if ref then return ref end
   local entry = receipt:match('^s([^/]*)')
   local found = redis.call('XRANGE', Q.s, entry, entry)[1]
-  redis.call('XACK', Q.s, 'g', entry)
   redis.call('XDEL', Q.s, entry)
   ref = reference(entry, 0)
   if not found then return ref end
@@ -175,8 +175,10 @@ local function seen_last()
   return '0-0'
 end
 
+-- What is leased and no record is an entry of the stream that was read.
 local function unread()
-  local pending = redis.pcall('XPENDING', Q.s, 'g')
-  return redis.call('XLEN', Q.s) - (pending[1] or 0)
+  local waiting = redis.call('ZCARD', Q.r) + redis.call('ZCARD', Q.d) + redis.call('ZCARD', Q.w)
+  local records = redis.call('HLEN', Q.m) - waiting
+  return redis.call('XLEN', Q.s) - (redis.call('ZCARD', Q.l) - records)
 end
 """

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from noobly.core.lifecycle import Tasks
 from noobly.queueing.driver import Leased
-from noobly.queueing.providers._gather import closing, fail, portions
+from noobly.queueing.joining import closing, fail, portions
 
 MOST = 1000
 """Messages of one claim."""
@@ -107,7 +107,7 @@ class Receivers:
             for requests in portions(asked, wanted, MOST):
                 self._looking += 1
                 task = self._tasks.spawn(self._serve(lease, requests), f"receiving from queue {self._queue!r}")
-                closing(task, self._queue, [request.future for request in requests])
+                closing(task, f"queue {self._queue!r}", [request.future for request in requests])
 
     async def _serve(self, lease: float, requests: Sequence[Request]) -> None:
         wakes = self._wakes

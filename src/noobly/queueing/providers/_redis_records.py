@@ -53,9 +53,9 @@ class Keys:
         self.salt = "/" + hashlib.sha256(base.encode()).hexdigest()[:8]
 
 
-def plain(message: Posted) -> bool:
-    """Return whether a message goes through the stream: it asks for nothing and has no history."""
-    return not (
+def special(message: Posted) -> bool:
+    """Return whether a message does not go through the stream: it asks for something, or has a history."""
+    return bool(
         message.priority
         or message.delay
         or message.dedup is not None
@@ -71,7 +71,7 @@ def plain(message: Posted) -> bool:
 def packed(message: Posted) -> tuple[str | bytes | int, ...]:
     """Return what the general script of sending is told of a message."""
     unkeyed = msgspec.structs.replace(message, dedup=None) if message.dedup is not None else message
-    record = b"" if plain(unkeyed) else _encode(_record(message))
+    record = _encode(_record(message)) if special(unkeyed) else b""
     window = max(1, round(message.window * 1000))
     return message.id, message.body, message.headers, record, message.dedup or "", window
 
@@ -103,7 +103,7 @@ def _leased(parts: Sequence[bytes]) -> Iterator[Leased]:
         receipt, head, body, headers = parts[at].decode(), parts[at + 1], parts[at + 2], parts[at + 3]
         if receipt[0] == "s":
             sent = float(receipt[1 : receipt.index("-")]) / 1000
-            message = Posted(id=head.decode(), body=body, headers=headers.decode())
+            message = Posted(id=head.decode(), body=body, headers=headers.decode() if headers else "")
             yield Leased(message=message, receipt=receipt, deliveries=1, sent_at=sent)
         else:
             yield _recorded(receipt, _decode(head), body)

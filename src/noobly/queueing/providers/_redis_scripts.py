@@ -65,20 +65,21 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local most, lease, salt, waits = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local out, leases, found, bytes = {0}, {}, 0, 0
+local till = string.format('%.0f', now + lease)  -- as text, for each number would be formatted anew
 
 local function give(receipt, head, body, headers)
-  local at = #out
-  out[at + 1], out[at + 2], out[at + 3], out[at + 4] = receipt, head, body, headers
-  leases[found * 2 + 1], leases[found * 2 + 2] = now + lease, receipt
+  local at, pair = found * 4, found * 2
+  out[at + 2], out[at + 3], out[at + 4], out[at + 5] = receipt, head, body, headers
+  leases[pair + 1], leases[pair + 2] = till, receipt
   found, bytes = found + 1, bytes + #body
 end
 
 local function group_read(count)
-  local reply = redis.pcall('XREADGROUP', 'GROUP', 'g', 'c', 'COUNT', count, 'STREAMS', KEYS[1], '>')
+  local reply = redis.pcall('XREADGROUP', 'GROUP', 'g', 'c', 'COUNT', count, 'NOACK', 'STREAMS', KEYS[1], '>')
   if not reply or not reply.err then return reply end
   if redis.call('EXISTS', KEYS[1]) == 0 then return false end
   redis.call('XGROUP', 'CREATE', KEYS[1], 'g', '0')
-  return redis.call('XREADGROUP', 'GROUP', 'g', 'c', 'COUNT', count, 'STREAMS', KEYS[1], '>')
+  return redis.call('XREADGROUP', 'GROUP', 'g', 'c', 'COUNT', count, 'NOACK', 'STREAMS', KEYS[1], '>')
 end
 
 local function read(wanted)
@@ -86,7 +87,8 @@ local function read(wanted)
     local count = math.min(wanted, 100)
     local reply = group_read(count)
     local entries = reply and reply[1][2] or {}
-    for _, entry in ipairs(entries) do
+    for i = 1, #entries do
+      local entry = entries[i]
       local fields = entry[2]
       give('s' .. entry[1] .. salt, fields[2], fields[4], fields[6] or '')
     end
@@ -179,19 +181,38 @@ ACK = RedisScript(
     """
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local ends = redis.call('ZMSCORE', KEYS[3], unpack(ARGV))
-local out, seen, done, entries, refs = {}, {}, {}, {}, {}
-for i, receipt in ipairs(ARGV) do
-  if ends[i] and tonumber(ends[i]) > now and not seen[receipt] then
-    out[i], seen[receipt], done[#done + 1] = '1', true, receipt
-    if receipt:byte() == 115 then entries[#entries + 1] = receipt:sub(2, -10)
-    else refs[#refs + 1] = receipt:match('^m(.*)%.') end
-  else out[i] = '0' end
+local call, leases, salt, count = redis.call, KEYS[3], ARGV[1], #ARGV - 1
+local first = tonumber(call('ZRANGE', leases, 0, 0, 'WITHSCORES')[2])
+local ended = first and first <= now
+local out, entries, refs = {}, {}, {}
+
+for i = 1, count do
+  local receipt = ARGV[i + 1]
+  if receipt:byte() ~= 115 or ended then entries = nil break end
+  entries[i] = receipt:sub(2, -10)
 end
-if done[1] then redis.call('ZREM', KEYS[3], unpack(done)) end
-if entries[1] then
-  redis.call('XACK', KEYS[1], 'g', unpack(entries))
-  redis.call('XDEL', KEYS[1], unpack(entries))
+if entries then
+  if call('ZREM', leases, unpack(ARGV, 2)) == count then
+    call('XDEL', KEYS[1], unpack(entries))
+    return string.rep('1', count)
+  end
+  -- Of those whose lease was not there the entry is gone as well, unless the receipt is another queue's.
+  for i = 1, count do out[i] = ARGV[i + 1]:sub(-9) == salt and call('XDEL', KEYS[1], entries[i]) or 0 end
+  return table.concat(out)
+end
+
+local function stood(receipt)
+  if ended and tonumber(call('ZSCORE', leases, receipt) or 0) <= now then return false end
+  return call('ZREM', leases, receipt) == 1
+end
+
+for i = 1, count do
+  local receipt = ARGV[i + 1]
+  out[i] = stood(receipt) and '1' or '0'
+  if out[i] == '1' then
+    if receipt:byte() == 115 then call('XDEL', KEYS[1], receipt:sub(2, -10))
+    else refs[#refs + 1] = receipt:match('^m(.*)%.') end
+  end
 end
 if not refs[1] then return table.concat(out) end
 """
@@ -201,7 +222,7 @@ for _, ref in ipairs(refs) do drop(Q, ref) end
 return table.concat(out)
 """
 )
-"""Delete messages by their receipts, 1000 at most. Gives 1 or 0 for each."""
+"""Delete messages: what makes receipts this queue's, and receipts, 1000 at most. Gives 1 or 0 for each."""
 
 NACK = RedisScript(
     BASE

@@ -1,6 +1,6 @@
 """The Redis provider, also for Valkey and compatible servers, alone, behind Sentinel or as a cluster.
 
-Each call is one script, so that it happens as a whole or not at all; calls of one turn of the loop share a script.
+Each call is one script, so that it happens as a whole or not at all.
 Plain messages go through a stream with a consumer group; those that are not to come in the order of their sending wait
 in sorted sets. All times are the server's. Those who wait are woken by pushes on the same connection.
 """
@@ -21,9 +21,9 @@ from noobly.core.errors import ConfigError, NooblyError, Unavailable
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
+from noobly.queueing.joining import portions
 from noobly.queueing.providers import _redis_looks as looks
 from noobly.queueing.providers import _redis_scripts as scripts
-from noobly.queueing.providers._gather import Gather, portions
 from noobly.queueing.providers._redis_durability import check_durability, replicated
 from noobly.queueing.providers._redis_receiving import Receivers
 from noobly.queueing.providers._redis_records import (
@@ -34,7 +34,7 @@ from noobly.queueing.providers._redis_records import (
     milliseconds,
     packed,
     peeked,
-    plain,
+    special,
     whole,
 )
 from noobly.queueing.providers._redis_wakes import Wakes
@@ -66,6 +66,7 @@ class RedisQueues:
     Config = RedisQueueConfig
     scheme = "redis"
     in_process = False
+    joins = True
     features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
     limits = Limits(value_bytes=64 * 1024 * 1024)
 
@@ -83,8 +84,6 @@ class RedisQueues:
         self._receivers: dict[str, Receivers] = {}
         self._by_channel: dict[bytes, str] = {}
         self._tasks = Tasks()
-        self._sends = Gather(self._send, self._tasks, _weight, 1024 * 1024)
-        self._acks = Gather(self._ack, self._tasks, _one, _TOGETHER)
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Connect, and close at the stack's end."""
@@ -102,9 +101,6 @@ class RedisQueues:
 
     async def send(self, queue: str, messages: Sequence[Posted], /) -> list[Sent]:
         """See the protocol."""
-        return await self._sends(queue, messages) if messages else []
-
-    async def _send(self, queue: str, messages: Sequence[Posted]) -> list[Sent]:
         sent: list[Sent] = []
         for part in portions(messages, list(map(_weight, messages)), _HEAVIEST):
             sent += await self._send_part(queue, part)
@@ -113,7 +109,7 @@ class RedisQueues:
         return sent
 
     async def _send_part(self, queue: str, messages: Sequence[Posted]) -> list[Sent]:
-        if all(plain(one) for one in messages):
+        if not any(map(special, messages)):
             args = [part for one in messages for part in (one.id, one.body, one.headers)]
             if await self._client.script(scripts.SEND_PLAIN, self._keys_of(queue).plain, args) != 1:
                 await self._enlist(queue)
@@ -182,12 +178,9 @@ class RedisQueues:
 
     async def ack(self, queue: str, receipts: Sequence[str], /) -> list[bool]:
         """See the protocol."""
-        return await self._acks(queue, receipts) if receipts else []
-
-    async def _ack(self, queue: str, receipts: Sequence[str]) -> list[bool]:
         good: list[bool] = []
         for part in portions(receipts, [1] * len(receipts), _TOGETHER):
-            good += flags(await self._run(scripts.ACK, queue, part))
+            good += flags(await self._run(scripts.ACK, queue, (self._keys_of(queue).salt, *part)))
         return good
 
     async def nack(self, queue: str, failures: Sequence[Failure], /) -> list[bool]:
@@ -222,8 +215,8 @@ class RedisQueues:
         found = leased(cast("list[Reply]", await self._run(scripts.HELD, queue, (failure.receipt,))))
         if not found:
             return False
-        await self._send(dead, [dead_letter(found[0], _text(failure.reason), self._wall())])
-        return (await self._ack(queue, [failure.receipt]))[0]
+        await self.send(dead, [dead_letter(found[0], _text(failure.reason), self._wall())])
+        return (await self.ack(queue, [failure.receipt]))[0]
 
     async def counts(self, queue: str, /) -> Counts:
         """See the protocol."""
@@ -273,10 +266,6 @@ class RedisQueues:
 
 def _weight(message: Posted) -> int:
     return len(message.body) + 1024
-
-
-def _one(_: str) -> int:
-    return 1
 
 
 def _text(reason: str) -> str:

@@ -52,6 +52,7 @@ class SqliteQueues:
     scheme = "sqlite"
     # Other processes may hold the file and the disk may be full, so calls have a deadline and are tried again.
     in_process = False
+    joins = True
     limits = Limits()
     features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
 
@@ -96,13 +97,20 @@ class SqliteQueues:
             heard = self._arrivals.heard
             # A power failure ends all receivers of this machine, so it may undo their leases.
             claimed = await self._database.write_relaxed(
-                lambda connection: work.claim(connection, queue, most, lease, self._now())
+                lambda connection: work.claim(connection, queue, most, lease, self._now()),
+                unclaimed=lambda claimed: self._give_back(queue, claimed.messages),
             )
             left = until - clock()
             if claimed.messages or left <= 0:
                 return claimed.messages
             due = left if claimed.due is None else max(0.001, seconds(claimed.due - self._now()))
             await self._arrivals.wait(queue, heard, min(left, due))
+
+    def _give_back(self, queue: str, found: Sequence[Leased]) -> None:
+        """Let others have what was claimed for a caller who was cancelled meanwhile."""
+        if found:
+            failures = [Failure(one.receipt, 0.0, "") for one in found]
+            self._tasks.spawn(self.nack(queue, failures), f"giving back to queue {queue!r}")
 
     async def ack(self, queue: str, receipts: Sequence[str], /) -> list[bool]:
         """See the protocol."""

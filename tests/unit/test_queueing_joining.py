@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import pytest
+import pytest_asyncio
 
 from noobly.core.errors import Closed, Unavailable
 from noobly.core.lifecycle import Tasks
-from noobly.queueing.providers._gather import Gather, portions
+from noobly.queueing.joining import Gather, portions
 
 
 class TestGather:
@@ -19,29 +19,50 @@ class TestGather:
         self.ran: list[list[int]] = []
         self.tasks = Tasks()
         self.failing = False
-        self.gather = Gather(self.run, self.tasks, lambda _: 1, 100)
+        self.going, self.working = asyncio.Event(), asyncio.Event()
+        self.going.set()
+        self.unclaimed: list[tuple[str, int]] = []
 
-    async def run(self, queue: str, items: Sequence[int]) -> list[int]:
-        self.ran.append(list(items))
+    @pytest_asyncio.fixture(autouse=True)
+    async def gather_(self) -> None:
+        self.gather = Gather(self.run, self.tasks, abs, 100, lambda key, result: self.unclaimed.append((key, result)))
+
+    async def run(self, queue: str, items: list[int]) -> list[int]:
+        self.ran.append(items)
+        self.working.set()
+        await self.going.wait()
         if self.failing:
             raise Unavailable("it is down")
         return [-item for item in items]
 
-    async def call(self, *items: int) -> list[int]:
-        return await self.gather("q", items)
+    async def call(self, item: int) -> int:
+        return await self.gather("q", item)
 
     async def test_joined_in_order_and_told_apart(self) -> None:
-        assert await asyncio.gather(self.call(1), self.call(2, 3), self.call(4)) == [[-1], [-2, -3], [-4]]
-        assert self.ran == [[1, 2, 3, 4]]
+        assert await asyncio.gather(*map(self.call, (1, 2, 3))) == [-1, -2, -3]
+        assert self.ran == [[1, 2, 3]]
+
+    async def test_calls_with_another_key_go_by_themselves(self) -> None:
+        await asyncio.gather(self.call(1), self.gather("other", 2), self.call(3))
+        assert sorted(self.ran) == [[1, 3], [2]]
 
     async def test_no_more_than_is_allowed_goes_together(self) -> None:
-        await asyncio.gather(self.call(*range(60)), self.call(*range(60)), self.call(*range(150)))
-        assert [len(one) for one in self.ran] == [60, 60, 150]
+        await asyncio.gather(*map(self.call, (60, 40, 1, 150, 99)))
+        assert self.ran == [[60, 40], [1], [150], [99]]
+
+    async def test_what_a_cancelled_call_asked_for_is_unclaimed(self) -> None:
+        self.going.clear()
+        kept, dropped = asyncio.create_task(self.call(1)), asyncio.create_task(self.call(2))
+        await self.working.wait()
+        dropped.cancel()
+        self.going.set()
+        assert await kept == -1
+        assert self.unclaimed == [("q", -2)]
 
     async def test_a_call_cancelled_in_its_turn_asks_for_nothing(self) -> None:
         kept, dropped = asyncio.create_task(self.call(1)), asyncio.create_task(self.call(2))
         asyncio.get_running_loop().call_soon(dropped.cancel)
-        assert await kept == [-1]
+        assert await kept == -1
         assert self.ran == [[1]]
 
     async def test_an_error_is_raised_to_each_as_its_own(self) -> None:
@@ -50,7 +71,7 @@ class TestGather:
         assert [str(error) for error in errors] == ["it is down"] * 2
         assert errors[0] is not errors[1]
         self.failing = False
-        assert await self.call(3) == [-3]
+        assert await self.call(3) == -3
 
     async def test_closing_wakes_who_waits(self) -> None:
         waiting = asyncio.create_task(self.call(1))
