@@ -12,6 +12,7 @@ from noobly.caching.driver import CacheDriver
 from noobly.caching.entries import Claim, Entry, KeyPage, State, Value
 from noobly.caching.options import CacheOptions
 from noobly.caching.reading import MORE, Reader
+from noobly.caching.reads import Reads
 from noobly.caching.recent import COLD
 from noobly.caching.stats import CacheStats
 from noobly.caching.store import Store, tag_names
@@ -44,10 +45,13 @@ class Cache(CacheSugar):
     def __init__(self, driver: CacheDriver, scope: Scope, options: CacheOptions) -> None:
         self._begin(scope, options)
         self._driver = driver
-        self._store = Store(driver, scope, options)
+        self._store, self._reads = Store(driver, scope, options), Reads(driver, self._tasks)
         self._reader = Reader(self._store, scope, options)
-        self._plain, self._subscribers = self._reader.plain, self._reader.hits
-        self._recent = self._reader.analytics.recent
+        self._plain, self._subscribers, self._recent = (
+            self._reader.plain,
+            self._reader.hits,
+            self._reader.analytics.recent,
+        )
         self._clock = scope.environment.clock.monotonic
         self._claims = Claims(self._store)
 
@@ -85,7 +89,7 @@ class Cache(CacheSugar):
         name, data = keyspace.check(key) if recent is COLD else key, None
         try:
             now = self._driver.get_now
-            data = await self._driver.get(name) if now is None else now(name, self._clock())
+            data = await self._reads.get(name) if now is None else now(name, self._clock())
             # The commonest entries are settled here: each further call would cost as much as the look-up itself.
             if (data is recent.data or data == recent.data) and type is object and not self._subscribers.handlers:
                 recent.hits += 1

@@ -148,5 +148,8 @@ class Immediate(Protocol):
 class CacheDriver(CoreDriver, Lists, Protocol):
     """A bound driver: the core operations, and the optional ones, which raise Unsupported where they are missing."""
 
+    joins: bool
+    """Whether the provider reads many keys at about the cost of one, so that single reads are joined."""
+
     get_now: Callable[[str, float], bytes | None] | None
     """``Immediate.get_now`` in its layers; None where the provider does not have it, or a layer has to wait."""

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import TypeVar
 
+from noobly.core.joining import Gather
 from noobly.core.lifecycle import Tasks
 from noobly.layers.spans import tracing
 from noobly.queueing.driver import Failure, Posted, QueueDriver, Sent
 from noobly.queueing.handing import Hands
-from noobly.queueing.joining import Gather
 from noobly.queueing.messages import Delivery
 from noobly.queueing.packing import receipt_of
 
@@ -25,7 +24,6 @@ _HEAVIEST = 1024 * 1024
 """Bytes of the messages of joined calls, counting 1024 for each besides its body."""
 
 Found = list[Delivery[object]]
-Result = TypeVar("Result")
 
 
 class Calls:
@@ -40,17 +38,17 @@ class Calls:
     def __init__(self, driver: QueueDriver, hands: Hands, tasks: Tasks) -> None:
         self._driver, self._hands, self._tasks = driver, hands, tasks
         self._joins = driver.joins and not tracing()
-        self._sends = Gather(self._send, tasks, _weight, _HEAVIEST)
-        self._acks = Gather(self._ack, tasks, _one, _TOGETHER)
-        self._takes = Gather(self._take_all, tasks, int, _TOGETHER, self._unclaimed)
+        self._sends = Gather(self._send, self._send_all, tasks, _weight, _HEAVIEST)
+        self._acks = Gather(self._ack, self._ack_all, tasks, _one, _TOGETHER)
+        self._takes = Gather(self._take, self._take_all, tasks, int, _TOGETHER, self._unclaimed)
 
     def send(self, queue: str, message: Posted) -> Awaitable[Sent]:
         """Store a message, and return its fate."""
-        return self._sends(queue, message) if self._joins else _first(self._driver.send(queue, [message]))
+        return self._sends(queue, message) if self._joins else self._send(queue, message)
 
     def ack(self, queue: str, receipt: str) -> Awaitable[bool]:
         """Delete a delivered message; return whether its receipt was still good."""
-        return self._acks(queue, receipt) if self._joins else _first(self._driver.ack(queue, [receipt]))
+        return self._acks(queue, receipt) if self._joins else self._ack(queue, receipt)
 
     def take(self, queue: str, most: int, lease: float) -> Awaitable[Found]:
         """Return deliveries, or none where there are none; see ``lost``."""
@@ -68,11 +66,21 @@ class Calls:
         if isinstance(taking, asyncio.Future) and taking.done() and not taking.cancelled() and not taking.exception():
             self._unclaimed((queue, 0.0), taking.result())
 
-    def _send(self, queue: str, messages: Sequence[Posted]) -> Awaitable[list[Sent]]:
+    async def _send(self, queue: str, message: Posted) -> Sent:
+        return (await self._driver.send(queue, [message]))[0]
+
+    def _send_all(self, queue: str, messages: Sequence[Posted]) -> Awaitable[list[Sent]]:
         return self._driver.send(queue, messages)
 
-    def _ack(self, queue: str, receipts: Sequence[str]) -> Awaitable[list[bool]]:
+    async def _ack(self, queue: str, receipt: str) -> bool:
+        return (await self._driver.ack(queue, [receipt]))[0]
+
+    def _ack_all(self, queue: str, receipts: Sequence[str]) -> Awaitable[list[bool]]:
         return self._driver.ack(queue, receipts)
+
+    def _take(self, key: tuple[str, float], most: int) -> Awaitable[Found]:
+        queue, lease = key
+        return self.wait(queue, most, lease, 0.0)
 
     async def _take_all(self, key: tuple[str, float], wanted: Sequence[int]) -> list[Found]:
         """Return a share for each who wants messages; the first one gets all it wants before the next one gets any."""
@@ -109,7 +117,3 @@ def _weight(message: Posted) -> int:
 
 def _one(_: str) -> int:
     return 1
-
-
-async def _first(call: Awaitable[list[Result]]) -> Result:
-    return (await call)[0]

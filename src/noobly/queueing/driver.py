@@ -172,9 +172,6 @@ class CoreDriver(Driver, Protocol):
     features: frozenset[Can]
     """The capabilities that are arguments rather than methods of their own."""
 
-    joins: bool
-    """Whether it does many messages at about the cost of one, so that calls of one turn of the loop are joined."""
-
     @operation(idempotent=False)
     async def send(self, queue: Queue, messages: Sequence[Posted], /) -> list[Sent]:
         """Store messages, in order, so that they survive what this provider survives; return each one's fate."""
@@ -246,3 +243,6 @@ class CoreDriver(Driver, Protocol):
 
 class QueueDriver(CoreDriver, Peeks, Pauses, Protocol):
     """A bound driver: the core operations, and the optional ones, which raise Unsupported where they are missing."""
+
+    joins: bool
+    """Whether the provider does many messages at about the cost of one, so that single calls are joined."""

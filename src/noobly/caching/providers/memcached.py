@@ -77,6 +77,7 @@ class MemcachedCache:
     Config = MemcachedConfig
     scheme = "memcached"
     in_process = False
+    joins = True
 
     def __init__(self, config: MemcachedConfig, environment: Environment) -> None:
         self.limits = Limits(value_bytes=config.item_bytes - _OVERHEAD)

@@ -48,6 +48,7 @@ class RedisCache:
     Config = RedisConfig
     scheme = "redis"
     in_process = False
+    joins = True
     limits = Limits(value_bytes=512 * 1024 * 1024)
 
     def __init__(self, config: RedisConfig, environment: Environment) -> None:

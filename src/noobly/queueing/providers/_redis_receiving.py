@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TypeAlias
 
+from noobly.core.joining import closing, fail, portions
 from noobly.core.lifecycle import Tasks
 from noobly.queueing.driver import Leased
-from noobly.queueing.joining import closing, fail, portions
 
 MOST = 1000
 """Messages of one claim."""

@@ -38,7 +38,6 @@ class MemoryQueues:
     Config = MemoryConfig
     scheme = "memory"
     in_process = True
-    joins = False
     features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
 
     def __init__(self, config: MemoryConfig, environment: Environment) -> None:

@@ -49,7 +49,6 @@ class RabbitmqQueues:
     Config = RabbitmqConfig
     scheme = "rabbitmq"
     in_process = False
-    joins = False
     limits = Limits(value_bytes=16 * 1024 * 1024)  # What RabbitMQ 4 takes by default.
     features = frozenset({Can.DELAY, Can.ERRORS})
     classify = staticmethod(classify)

@@ -18,10 +18,10 @@ from noobly.clients.redis_config import RedisConfig, redis_client, redis_listene
 from noobly.clients.redis_topology import ClusterClient
 from noobly.core.checks import Limits
 from noobly.core.errors import ConfigError, NooblyError, Unavailable
+from noobly.core.joining import portions
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
-from noobly.queueing.joining import portions
 from noobly.queueing.providers import _redis_looks as looks
 from noobly.queueing.providers import _redis_scripts as scripts
 from noobly.queueing.providers._redis_durability import check_durability, replicated

@@ -51,7 +51,6 @@ class SqsQueues:
     Config = SqsConfig
     scheme = "sqs"
     in_process = False
-    joins = False
     limits = Limits(value_bytes=MOST_BYTES - 32 * 1024)
     features = frozenset({Can.DELAY})
 

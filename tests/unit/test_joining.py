@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from noobly.core.errors import Closed, Unavailable
+from noobly.core.joining import Gather, portions
 from noobly.core.lifecycle import Tasks
-from noobly.queueing.joining import Gather, portions
 
 
 class TestGather:
@@ -25,7 +25,20 @@ class TestGather:
 
     @pytest_asyncio.fixture(autouse=True)
     async def gather_(self) -> None:
-        self.gather = Gather(self.run, self.tasks, abs, 100, lambda key, result: self.unclaimed.append((key, result)))
+        self.gather = Gather(
+            self.alone, self.run, self.tasks, abs, 100, lambda key, result: self.unclaimed.append((key, result))
+        )
+        # From here on there is company.
+        self.going.clear()
+        company = [asyncio.create_task(self.call(0)) for _ in range(3)]
+        await asyncio.sleep(0)
+        self.going.set()
+        await asyncio.gather(*company)
+        self.ran.clear()
+        self.working.clear()
+
+    async def alone(self, queue: str, item: int) -> int:
+        return (await self.run(queue, [item]))[0]
 
     async def run(self, queue: str, items: list[int]) -> list[int]:
         self.ran.append(items)
@@ -41,6 +54,27 @@ class TestGather:
     async def test_joined_in_order_and_told_apart(self) -> None:
         assert await asyncio.gather(*map(self.call, (1, 2, 3))) == [-1, -2, -3]
         assert self.ran == [[1, 2, 3]]
+
+    async def test_one_after_the_other_each_goes_by_itself(self) -> None:
+        assert [await self.call(item) for item in (1, 2, 3)] == [-1, -2, -3]
+        assert self.ran == [[1], [2], [3]]
+        self.going.clear()
+        first = asyncio.create_task(self.call(4))
+        await asyncio.sleep(0)
+        assert self.ran[-1] == [4]
+        others = [asyncio.create_task(self.call(item)) for item in (5, 6)]
+        await asyncio.sleep(0)
+        self.going.set()
+        assert await asyncio.gather(first, *others) == [-4, -5, -6]
+        assert self.ran[3:] == [[4], [5, 6]]
+
+    async def test_a_failure_alone_is_raised_as_it_is(self) -> None:
+        await self.call(1)
+        self.failing = True
+        with pytest.raises(Unavailable, match="it is down"):
+            await self.call(2)
+        self.failing = False
+        assert await self.call(3) == -3
 
     async def test_calls_with_another_key_go_by_themselves(self) -> None:
         await asyncio.gather(self.call(1), self.gather("other", 2), self.call(3))
