@@ -47,11 +47,8 @@ class Cache(CacheSugar):
         self._driver = driver
         self._store, self._reads = Store(driver, scope, options), Reads(driver, self._tasks)
         self._reader = Reader(self._store, scope, options)
-        self._plain, self._subscribers, self._recent = (
-            self._reader.plain,
-            self._reader.hits,
-            self._reader.analytics.recent,
-        )
+        self._plain, self._subscribers = self._reader.plain, self._reader.hits
+        self._recent = self._reader.analytics.recent
         self._clock = scope.environment.clock.monotonic
         self._claims = Claims(self._store)
 
@@ -261,8 +258,7 @@ class Cache(CacheSugar):
             Unsupported: The provider cannot list its keys.
         """
         page = await self._driver.keys(keyspace.within(namespace), after, limit)
-        keys = [key for name in page.keys if (key := keyspace.user(name)) is not None]
-        return KeyPage(keys=keys, after=page.after)
+        return KeyPage(keys=[key for name in page.keys if (key := keyspace.user(name)) is not None], after=page.after)
 
     @public("GET", "stats", permission="read")
     async def stats(self) -> CacheStats:
