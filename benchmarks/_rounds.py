@@ -99,11 +99,12 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """How a benchmark runs: rounds besides the warm-up, seconds of one turn, and where results go."""
+    """How a benchmark runs: rounds besides the warm-up, seconds of one turn, on which cores, and where results go."""
 
     rounds: int
     seconds: float
     loop: str
+    cores: str
     only: str
     json: Path | None
 
@@ -149,7 +150,7 @@ class Session:
             goals=list(goals),
             note=note,
             date=datetime.now(UTC).date().isoformat(),
-            machine=machine(self.options.loop),
+            machine=machine(self.options),
             versions=self._versions,
         )
         self.tables.append(table)
@@ -189,7 +190,6 @@ def run(
     benchmark: Callable[[Session], Awaitable[None]],
     *,
     packages: Sequence[str] = (),
-    core: int | None = -1,
     rounds: int = 9,
     seconds: float = 0.2,
 ) -> None:
@@ -198,15 +198,14 @@ def run(
     Args:
         benchmark: Compares what it wants to.
         packages: Distributions whose versions matter.
-        core: Which of the usable cores this process and its children share; None for all of them.
         rounds: Rounds by default.
         seconds: Seconds of a turn by default.
     """
     options = _options(benchmark.__doc__, rounds, seconds)
-    if core is not None:
-        os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[core]})
+    if options.cores == "one":
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     session = Session(Path(sys.argv[0]).stem, options, packages)
-    print(f"{machine(options.loop)}\n{options.rounds} rounds of turns of {options.seconds} s, after a warm-up")
+    print(f"{machine(options)}\n{options.rounds} rounds of turns of {options.seconds} s, after a warm-up")
     with asyncio.Runner(loop_factory=_loops()[options.loop]) as runner:
         runner.run(_whole(benchmark, session))
     session.keep()
@@ -221,6 +220,9 @@ def _options(description: str | None, rounds: int, seconds: float) -> Options:
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--seconds", type=float, default=seconds, help="length of one turn")
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], default="uvloop", help="the same for all variants")
+    parser.add_argument(
+        "--cores", choices=["one", "all"], default="one", help="what this process, its children and servers share"
+    )
     parser.add_argument("--only", default="", help="only tables with this in their title")
     parser.add_argument("--json", type=Path, help="append the results to this file, for report.py")
     return msgspec.convert(vars(parser.parse_args()), Options)
@@ -299,14 +301,15 @@ def digits(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
-def machine(loop: str) -> str:
-    """Return what a result depends on besides the code: machine, interpreter, event loop and load."""
+def machine(options: Options) -> str:
+    """Return what a result depends on besides the code: machine, cores, interpreter, event loop and load."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"{model}, {os.cpu_count()} vCPU, {platform.system()}, {python}, {loop}; load {load}"
+    cores = f"{os.cpu_count()} vCPU of which {options.cores} used"
+    return f"{model}, {cores}, {platform.system()}, {python}, {options.loop}; load {load}"
 
 
 def plain(table: Table) -> str:

@@ -6,7 +6,9 @@ const Redis = require("ioredis");
 
 const TASKS = 50;
 const [role, url, count, spacing] = process.argv.slice(2);
-const say = (what) => process.stdout.write(JSON.stringify(what) + "\n");
+// A pipe takes 64 KiB at once, so the process may end only when all is written.
+const say = (what, then) => process.stdout.write(JSON.stringify(what) + "\n", then);
+const end = () => process.exit(0);
 const now = () => (performance.timeOrigin + performance.now()) / 1000;
 const pause = (seconds) => new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
 const spent = (since) => {
@@ -29,8 +31,7 @@ async function add() {
     };
     await Promise.all(Array.from({ length: TASKS }, some));
   }
-  say({ seconds: now() - began, cpu: spent(cpu) });
-  process.exit(0);
+  say({ seconds: now() - began, cpu: spent(cpu) }, end);
 }
 
 async function work() {
@@ -40,8 +41,7 @@ async function work() {
     if (!late.length) [began, cpu] = [now(), process.cpuUsage()];
     late.push(now() - job.data);
     if (late.length < Number(count)) return;
-    say({ seconds: now() - began, cpu: spent(cpu), late });
-    process.exit(0);
+    say({ seconds: now() - began, cpu: spent(cpu), late }, end);
   };
   const worker = new Worker("bench", noop, {
     connection: new Redis(url, { maxRetriesPerRequest: null }),

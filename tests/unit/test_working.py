@@ -87,6 +87,10 @@ class TestTasks:
         with pytest.raises(ConfigError):
             Tasks().task(**how)(plain)
 
+    def test_an_option_nobody_knows(self):
+        with pytest.raises(ConfigError, match="'retry'; did you mean retries"):
+            Tasks().task(retry=3)
+
     def test_functions_that_are_no_tasks(self):
         with pytest.raises(ConfigError, match="3 arguments"):
             Tasks().task()(lambda a, b, c: None)

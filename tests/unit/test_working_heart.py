@@ -9,17 +9,37 @@ import pytest
 
 from noobly.core.errors import TooLarge, Unavailable
 from noobly.testing import eventually
-from noobly.working import Verdict
-from noobly.working.driver import Beat, Hold
+from noobly.working import Verdict, records
+from noobly.working.driver import Beat, Hold, Retrying, State
 from noobly.working.heart import Heart
-from noobly.working.records import Settled
+from noobly.working.records import Held, Job
+from noobly.working.running import Attempt
 from noobly.working.settling import Settling
 
 PATIENCE = 20.0
 
 
-def settled(id):
-    return Settled(id=id, token="t", verdict=Verdict.SUCCEEDED)
+def attempt(id):
+    job = Job(id=id, queue="q", task="t", args=None, state=State.RUNNING)
+    return Attempt(Held(job=job, retrying=Retrying(), token="t", fence=1))
+
+
+class Settled:
+    """A settling, and what it was answered."""
+
+    def __init__(self, settle, patience=PATIENCE):
+        self.answers = {}
+        self.settling = Settling(settle, "q", patience, self._told)
+
+    def _told(self, attempt, settled, answer):
+        assert attempt.hold.id == settled.id
+        self.answers[settled.id] = answer
+
+    async def tell(self, *ids):
+        for id in ids:
+            self.settling.tell(attempt(id), records.Settled(id=id, token="t", verdict=Verdict.SUCCEEDED))
+        await self.settling.close()
+        return [self.answers[id] for id in ids]
 
 
 class TestSettling:
@@ -30,10 +50,8 @@ class TestSettling:
             calls.append([one.id for one in attempts])
             return [one.id != "b" for one in attempts]
 
-        settling = Settling(settle, "q", 5.0)
-        assert await asyncio.gather(*(settling(settled(id)) for id in "abc")) == [True, False, True]
+        assert await Settled(settle).tell("a", "b", "c") == [True, False, True]
         assert calls == [["a", "b", "c"]]
-        await settling.close()
 
     async def test_a_store_that_is_down_is_asked_again(self, caplog):
         answers = [Unavailable("down"), Unavailable("down"), [True]]
@@ -44,7 +62,7 @@ class TestSettling:
                 raise answer
             return answer
 
-        assert await Settling(settle, "q", PATIENCE)(settled("a"))
+        assert await Settled(settle).tell("a") == [True]
         assert answers == []
         assert "trying again" in caplog.text
 
@@ -52,10 +70,7 @@ class TestSettling:
         async def settle(queue, attempts):
             raise Unavailable("down")
 
-        settling = Settling(settle, "q", 0.0)
-        outcomes = await asyncio.gather(*(settling(settled(id)) for id in "ab"), return_exceptions=True)
-        assert [type(one) for one in outcomes] == [Unavailable, Unavailable]
-        assert outcomes[0] is not outcomes[1]
+        assert [type(one) for one in await Settled(settle, 0.0).tell("a", "b")] == [Unavailable, Unavailable]
 
     async def test_one_that_is_refused_does_the_others_no_harm(self):
         async def settle(queue, attempts):
@@ -63,11 +78,9 @@ class TestSettling:
                 raise TooLarge("too big")
             return [True] * len(attempts)
 
-        settling = Settling(settle, "q", 5.0)
-        outcomes = await asyncio.gather(*(settling(settled(id)) for id in ("a", "big", "b")), return_exceptions=True)
-        assert outcomes[0] is True
-        assert isinstance(outcomes[1], TooLarge)
-        assert outcomes[2] is True
+        first, big, last = await Settled(settle).tell("a", "big", "b")
+        assert (first, last) == (True, True)
+        assert isinstance(big, TooLarge)
 
     async def test_closing_waits_for_what_is_under_way(self):
         go, done = asyncio.Event(), []
@@ -77,16 +90,13 @@ class TestSettling:
             done.append(attempts)
             return [True]
 
-        settling = Settling(settle, "q", 5.0)
-        telling = asyncio.create_task(settling(settled("a")))
+        telling = asyncio.create_task(Settled(settle).tell("a"))
         await asyncio.sleep(0)
-        closing = asyncio.create_task(settling.close())
         await asyncio.sleep(0)
-        assert not closing.done()
+        assert not telling.done()
         go.set()
-        await closing
+        assert await telling == [True]
         assert len(done) == 1
-        assert await telling
 
 
 class Beats:
@@ -104,7 +114,7 @@ class Beats:
 
 
 class TestHeart:
-    def _heart(self, beats, told):
+    def _heart(self, beats, told, holds):
         @asynccontextmanager
         async def twin():
             yield beats
@@ -112,6 +122,7 @@ class TestHeart:
         return Heart(
             twin,
             lease=0.03,
+            holds=holds,
             told=lambda *what: told.append(what),
             named=lambda *_: None,
             codes={},
@@ -119,25 +130,21 @@ class TestHeart:
 
     async def test_what_was_lost_is_told(self):
         beats, told = Beats(Beat.KEPT, Unavailable("down"), Beat.KEPT, Beat.CANCELLED), []
-        async with self._heart(beats, told) as heart:
-            heart.hold("q", Hold("a", "t"))
+        async with self._heart(beats, told, {("q", Hold("a", "t"))}):
             await eventually(lambda: told, timeout=PATIENCE)
-            heart.drop("q", Hold("a", "t"))
         assert told[0] == ("q", Hold("a", "t"), Beat.CANCELLED)
         assert beats.calls[0] == ("q", [Hold("a", "t")], 0.03)
         assert len(beats.calls) >= 4
 
-    async def test_what_was_dropped_is_not_kept(self):
-        beats, told = Beats(Beat.LOST), []
-        async with self._heart(beats, told) as heart:
-            heart.hold("q", Hold("a", "t"))
-            heart.drop("q", Hold("a", "t"))
-            heart.hold("q", Hold("b", "t"))
+    async def test_what_has_ended_is_not_kept(self):
+        beats, told, holds = Beats(Beat.LOST), [], {("q", Hold("a", "t"))}
+        async with self._heart(beats, told, holds):
+            holds.clear()
+            holds.add(("q", Hold("b", "t")))
             await eventually(lambda: told, timeout=PATIENCE)
         assert {hold.id for _, holds, _ in beats.calls for hold in holds} == {"b"}
 
     async def test_a_heart_that_dies_says_so(self):
-        async with self._heart(Beats(TooLarge("no way")), []) as heart:
-            heart.hold("q", Hold("a", "t"))
+        async with self._heart(Beats(TooLarge("no way")), [], {("q", Hold("a", "t"))}) as heart:
             with pytest.raises(TooLarge):
                 await asyncio.wait_for(heart.sound(), PATIENCE)

@@ -137,7 +137,7 @@ class Database:
         done: asyncio.Future[T] = self._loop.create_future()
         self._waiting += 1
         try:
-            job = _Job[T](work, done, durability, unclaimed)
+            job: _Job[T] = _Job(work, done, durability, unclaimed)
             self._jobs.put(job)  # type: ignore[arg-type]  # the queue holds jobs of all results
             return await done
         except asyncio.CancelledError:

@@ -72,8 +72,8 @@ class Arrivals:
 
     def tell_all(self, names: Iterable[str]) -> None:
         """Say that something has changed for all who wait for some names, here and in other processes."""
-        for name in names:
-            if name in self._waiting:
+        if self._waiting:  # Names may be many, and are only made up as they are asked for.
+            for name in names:
                 self.wake(name, _EVERYBODY)
         self._signal.give()
 

@@ -7,7 +7,7 @@ from noobly.working.jobs import Jobs
 from noobly.working.opening import open_jobs
 from noobly.working.options import JobOptions
 from noobly.working.records import Job, JobFailed, JobSpec, JobStats, Ticket
-from noobly.working.tasks import Task, Tasks
+from noobly.working.tasks import Task, TaskOptions, Tasks
 
 __all__ = [
     "Bounds",
@@ -23,6 +23,7 @@ __all__ = [
     "Jobs",
     "State",
     "Task",
+    "TaskOptions",
     "Tasks",
     "ThreadContext",
     "Ticket",

@@ -16,7 +16,7 @@ from noobly.core.errors import ConfigError, NooblyError
 from noobly.working import child
 from noobly.working.child import Ending
 from noobly.working.context import JobContext, JobInfo, Report, ThreadContext
-from noobly.working.records import Value
+from noobly.working.records import Held, Value
 from noobly.working.tasks import Execution, Task
 
 _decode_ending = msgspec.json.Decoder(Ending).decode
@@ -53,20 +53,26 @@ class Executor:
         """Let threads end by themselves, for nothing can stop them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def run(self, task: Task[..., object], args: Value, info: JobInfo) -> object:
+    async def run(self, task: Task[..., object], args: Value, held: Held) -> object:
         """Run a task's function and return what it returns.
+
+        Args:
+            task: The task.
+            args: Its argument, as JSON had it.
+            held: The job.
 
         Raises:
             InvalidArgument: The argument is not what the task takes.
             Exception: What the function raises; of one in a process, ``Failed``.
         """
         if task.rules.execution is Execution.PROCESS:
-            return await self._in_process(task, args, info)
-        argument = converted(args, task.argument, f"job {info.id}")
+            return await self._in_process(task, args, info(held))
+        argument = converted(args, task.argument, f"job {held.job.id}")
         if task.rules.execution is Execution.THREAD:
-            return await self._in_thread(task, argument, info)
-        given = (argument, JobContext(info, self._report))[: task.wants_data + task.wants_job]
-        return await cast(Awaitable[object], task.function(*given))
+            return await self._in_thread(task, argument, info(held))
+        if not task.wants_job:  # Most do not, and a context has its price.
+            return await cast(Awaitable[object], task.function(argument) if task.wants_data else task.function())
+        return await cast(Awaitable[object], task.function(argument, JobContext(info(held), self._report)))
 
     async def _in_thread(self, task: Task[..., object], argument: object, info: JobInfo) -> object:
         """Run in a thread; where this is cancelled, the place is kept until the thread has ended."""
@@ -100,6 +106,20 @@ class Executor:
         if ending.error:
             raise Failed(ending.error, retry_after=ending.retry_after or None, final=ending.final)
         return msgspec.json.decode(ending.result) if ending.result else None
+
+
+def info(held: Held) -> JobInfo:
+    """Return what a handler may know of its job."""
+    job = held.job
+    return JobInfo(
+        id=job.id,
+        queue=job.queue,
+        task=job.task,
+        attempt=job.attempts,
+        last=job.attempts >= held.retrying.attempts,
+        fence=held.fence,
+        key=f"{job.queue}:{job.id}",
+    )
 
 
 def _forget(running: asyncio.Future[object]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from threading import Event, Thread, get_ident
 from time import monotonic
@@ -52,6 +52,7 @@ class Heart:
     Args:
         twin: Opens what keeps them in the thread.
         lease: Seconds of a lease.
+        holds: The claims to keep: a collection that changes as they begin and end.
         told: Learns of claims that are lost or cancelled.
         named: Learns of handlers that hold the loop.
         codes: The tasks by the code of their functions.
@@ -62,13 +63,13 @@ class Heart:
         twin: Twin,
         *,
         lease: float,
+        holds: Collection[tuple[str, Hold]],
         told: Told,
         named: Named,
         codes: Mapping[CodeType, str],
     ) -> None:
-        self._twin, self._lease = twin, lease
+        self._twin, self._lease, self._holds = twin, lease, holds
         self._told, self._named, self._codes = told, named, codes
-        self._holds: dict[tuple[str, Hold], None] = {}
         self._pause = min(_LONGEST_PAUSE, lease / 3)
         self._begun = Event()
         self._ticked = monotonic()
@@ -89,14 +90,6 @@ class Heart:
         with suppress(RuntimeError):  # The thread's loop has ended by itself.
             self._own.call_soon_threadsafe(self._over.set)
         await asyncio.to_thread(self._thread.join)
-
-    def hold(self, queue: str, hold: Hold) -> None:
-        """Keep a claim from now on."""
-        self._holds[queue, hold] = None
-
-    def drop(self, queue: str, hold: Hold) -> None:
-        """Keep it no longer."""
-        self._holds.pop((queue, hold), None)
 
     def _tick(self) -> None:
         self._ticked = monotonic()

@@ -77,7 +77,7 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
     duplicate: bool = False
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A job. Times are seconds since the epoch, 0 where there is none yet.
 
     Args:
@@ -127,7 +127,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cancelling: bool = False
 
 
-class Held(msgspec.Struct, frozen=True, kw_only=True):
+class Held(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A job in the hands of one worker.
 
     Args:
@@ -145,7 +145,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: str = ""
 
 
-class Settled(msgspec.Struct, frozen=True, kw_only=True):
+class Settled(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How one attempt ended.
 
     Args:
@@ -239,6 +239,8 @@ def value(data: bytes, what: str) -> object:
 
 def readable(data: bytes) -> object:
     """Return what some stored JSON holds; None where it is none."""
+    if not data:
+        return None
     try:
         return value(data, "")
     except Damaged:

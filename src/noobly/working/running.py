@@ -8,7 +8,6 @@ from enum import Enum
 from noobly.core.backoff import jittered
 from noobly.core.clock import Chance
 from noobly.core.errors import InvalidArgument, NotFound, TooLarge
-from noobly.working.context import JobInfo
 from noobly.working.driver import Hold, Retrying, Verdict
 from noobly.working.executing import Executor, Failed, error_text
 from noobly.working.records import Held, Settled
@@ -30,23 +29,25 @@ class Attempt:
     Attributes:
         held: The job.
         hold: The claim.
+        task: The task that runs it.
         stopped: Why it was stopped; None where it was not.
-        over: Its handler has ended; what is left is to tell the store, which may know already.
+        took: Seconds it took; None until it is over and only the store is left to be told, which may know already.
     """
 
     def __init__(self, held: Held) -> None:
         self.held = held
         self.hold = Hold(held.job.id, held.token)
         self.stopped: Stop | None = None
-        self.over = False
-        self._task: asyncio.Task[object] | None = None
+        self.took: float | None = None
+        self.task: asyncio.Task[None] | None = None
+        self._stoppable = False
 
     def stop(self, why: Stop) -> None:
         """Stop it; the first reason counts."""
         if self.stopped is None:
             self.stopped = why
-            if self._task is not None:
-                self._task.cancel()
+            if self._stoppable and self.task is not None:
+                self.task.cancel()
 
     async def run(self, tasks: Tasks, executor: Executor, chance: Chance) -> Settled | None:
         """Run the job and return how it ended; None where that is nobody's business any more."""
@@ -63,39 +64,27 @@ class Attempt:
         return self._settled(Verdict.SUCCEEDED, result=result)
 
     async def _execute(self, tasks: Tasks, executor: Executor) -> object:
-        """Run the handler in this very task, which ``stop`` cancels for no longer than that."""
+        """Run the handler; for no longer than that ``stop`` cancels the task."""
         job = self.held.job
         task = tasks.find(job.task)
         limit = job.timeout or task.rules.timeout
         if self._is_stopped():
             raise asyncio.CancelledError
-        self._task = own = asyncio.current_task()
+        self._stoppable = True
         timer = asyncio.get_running_loop().call_later(limit, self.stop, Stop.LATE) if limit else None
         try:
-            return await executor.run(task, job.args, self._info())
+            return await executor.run(task, job.args, self.held)
         except asyncio.CancelledError:
-            if self._is_stopped() and own is not None:
-                own.uncancel()
+            if self._is_stopped() and self.task is not None:
+                self.task.uncancel()
             raise
         finally:
-            self._task = None
+            self._stoppable = False
             if timer is not None:
                 timer.cancel()
 
     def _is_stopped(self) -> bool:
         return self.stopped is not None
-
-    def _info(self) -> JobInfo:
-        job = self.held.job
-        return JobInfo(
-            id=job.id,
-            queue=job.queue,
-            task=job.task,
-            attempt=job.attempts,
-            last=job.attempts >= self.held.retrying.attempts,
-            fence=self.held.fence,
-            key=f"{job.queue}:{job.id}",
-        )
 
     def _after_stop(self, tasks: Tasks, error: BaseException, chance: Chance) -> Settled | None:
         if self.stopped is Stop.LATE:

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from noobly.core.errors import InvalidArgument, NotFound
-from noobly.working.context import JobInfo, Report
+from noobly.working.context import Report
 from noobly.working.executing import Executor
-from noobly.working.records import Value
+from noobly.working.records import Held, Value
 from noobly.working.tasks import Task
 
 TASK = "noobly.script"
@@ -98,8 +98,8 @@ class ScriptExecutor(Executor):
         super().__init__(concurrency, report)
         self._folder = str(Path(folder).resolve())
 
-    async def run(self, task: Task[..., object], args: Value, info: JobInfo) -> object:
+    async def run(self, task: Task[..., object], args: Value, held: Held) -> object:
         """See ``Executor.run``."""
         given = args if isinstance(args, Mapping) else {}
         await asyncio.to_thread(locate, self._folder, given.get("path", ""))  # Before a process is begun for nothing.
-        return await super().run(task, {**given, "folder": self._folder}, info)
+        return await super().run(task, {**given, "folder": self._folder}, held)

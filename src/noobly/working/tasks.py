@@ -6,11 +6,12 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
-from typing import Generic, ParamSpec, TypeVar, cast, get_type_hints
+from typing import Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, get_type_hints
 
 import msgspec
 
 from noobly.core.clock import Seconds, seconds
+from noobly.core.config import unknown
 from noobly.core.errors import ConfigError, NotFound
 from noobly.working.driver import Bounds, Retrying
 
@@ -57,6 +58,37 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     unique_for: float = 0.0
     execution: Execution = Execution.ASYNC
     no_retry_on: tuple[type[Exception], ...] = ()
+
+
+class TaskOptions(TypedDict, total=False):
+    """What ``task`` takes, by name; what is left out has the default.
+
+    Args:
+        queue: The queue of its jobs; ``default``, or its own name where it has a rate limit or a concurrency.
+        retries: How often a job that failed is tried again; 0.
+        backoff: Seconds of the first pause, 1; the next is twice as long, each drawn from [0, pause).
+        backoff_cap: The longest pause, in seconds; 300.
+        timeout: Seconds that one attempt may take; then it is stopped, and has failed. No limit.
+        priority: 0 to 9; higher ones run first. 0.
+        rate_limit: Jobs begun per time by all workers together: ``4/s``, ``100/m``, ``10/30s``.
+        concurrency: Jobs running at once on all workers together.
+        unique: A job whose arguments equal those of one that waits or runs is not added; a length of time instead of
+            True says for how long that holds.
+        execution: ``async``, ``thread`` or ``process``; by default ``async`` for async functions, else ``thread``.
+        no_retry_on: Exceptions after which a job fails at once.
+    """
+
+    queue: str | None
+    retries: int
+    backoff: Seconds
+    backoff_cap: Seconds
+    timeout: Seconds | None
+    priority: int
+    rate_limit: str | None
+    concurrency: int | None
+    unique: bool | Seconds
+    execution: str | None
+    no_retry_on: Sequence[type[Exception]]
 
 
 class Task(Generic[P, R]):
@@ -110,59 +142,25 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., object]] = {}
 
-    def task(
-        self,
-        name: str | None = None,
-        *,
-        queue: str | None = None,
-        retries: int = 0,
-        backoff: Seconds = 1.0,
-        backoff_cap: Seconds = 300.0,
-        timeout: Seconds | None = None,
-        priority: int = 0,
-        rate_limit: str | None = None,
-        concurrency: int | None = None,
-        unique: bool | Seconds = False,
-        execution: str | None = None,
-        no_retry_on: Sequence[type[Exception]] = (),
-    ) -> Callable[[Callable[P, R]], Task[P, R]]:
+    def task(self, name: str | None = None, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Return a decorator that makes a function a task. It gets a job's data and, if it wants it, the job.
 
         Args:
             name: The name; by default the function's.
-            queue: The queue of its jobs; ``default``, or its own name where it has a rate limit or a concurrency.
-            retries: How often a job that failed is tried again.
-            backoff: Seconds of the first pause; the next is twice as long, each drawn from [0, pause).
-            backoff_cap: The longest pause, in seconds.
-            timeout: Seconds that one attempt may take; then it is stopped, and has failed.
-            priority: 0 to 9; higher ones run first.
-            rate_limit: Jobs begun per time by all workers together: ``4/s``, ``100/m``, ``10/30s``.
-            concurrency: Jobs running at once on all workers together.
-            unique: A job whose arguments equal those of one that waits or runs is not added; a length of time instead
-                of True says for how long that holds.
-            execution: ``async``, ``thread`` or ``process``; by default ``async`` for async functions, else ``thread``.
-            no_retry_on: Exceptions after which a job fails at once.
+            options: How its jobs are run; see ``TaskOptions``.
 
         Raises:
-            ConfigError: An option is bad, or the name is taken.
+            ConfigError: An option is bad or unknown, or the name is taken.
         """
-        bounds = _bounds(rate_limit, concurrency)
+        known = TaskOptions.__annotations__
+        for option in options:
+            if option not in known:
+                unknown(option, known, "a task")
+        bounds = _bounds(options.get("rate_limit"), options.get("concurrency"))
 
         def decorate(function: Callable[P, R]) -> Task[P, R]:
             title = name or str(getattr(function, "__name__", ""))
-            own = title if bounds != Bounds() else DEFAULT_QUEUE
-            rules = Rules(
-                queue=queue or own,
-                retrying=_retrying(title, retries, backoff, backoff_cap),
-                timeout=seconds(timeout, "timeout") or 0.0,
-                priority=_priority(priority),
-                bounds=bounds,
-                unique=unique is not False,
-                unique_for=0.0 if isinstance(unique, bool) else seconds(unique, "unique") or 0.0,
-                execution=_execution(function, execution),
-                no_retry_on=tuple(no_retry_on),
-            )
-            return self.add(Task(title, function, rules))
+            return self.add(Task(title, function, _rules(title, function, bounds, options)))
 
         return decorate
 
@@ -215,6 +213,21 @@ class Tasks:
         return name in self._tasks
 
 
+def _rules(name: str, function: Callable[..., object], bounds: Bounds, options: TaskOptions) -> Rules:
+    unique = options.get("unique", False)
+    return Rules(
+        queue=options.get("queue") or (name if bounds != Bounds() else DEFAULT_QUEUE),
+        retrying=_retrying(name, options),
+        timeout=seconds(options.get("timeout"), "timeout") or 0.0,
+        priority=_priority(options.get("priority", 0)),
+        bounds=bounds,
+        unique=unique is not False,
+        unique_for=0.0 if isinstance(unique, bool) else seconds(unique, "unique") or 0.0,
+        execution=_execution(function, options.get("execution")),
+        no_retry_on=tuple(options.get("no_retry_on", ())),
+    )
+
+
 def _bounds(rate_limit: str | None, concurrency: int | None) -> Bounds:
     if concurrency is not None and (type(concurrency) is not int or not 1 <= concurrency <= 100_000):
         raise ConfigError(f"concurrency must be a whole number of 1 to 100,000, not {concurrency!r}")
@@ -226,10 +239,12 @@ def _bounds(rate_limit: str | None, concurrency: int | None) -> Bounds:
     return Bounds(starts=int(match[1]), period=int(match[2] or 1) * _UNITS[match[3]], running=concurrency or 0)
 
 
-def _retrying(name: str, retries: int, backoff: Seconds, cap: Seconds) -> Retrying:
+def _retrying(name: str, options: TaskOptions) -> Retrying:
+    retries = options.get("retries", 0)
     if type(retries) is not int or not 0 <= retries <= 10_000:
         raise ConfigError(f"retries of task {name!r} must be a whole number of 0 to 10,000, not {retries!r}")
-    base, longest = seconds(backoff, "backoff") or 1.0, seconds(cap, "backoff_cap") or 300.0
+    base = seconds(options.get("backoff"), "backoff") or 1.0
+    longest = seconds(options.get("backoff_cap"), "backoff_cap") or 300.0
     return Retrying(attempts=retries + 1, base=base, cap=max(base, longest))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
+from functools import partial
 from time import perf_counter
 from types import CodeType
 from typing import Protocol
@@ -22,7 +23,7 @@ from noobly.working.executing import Executor
 from noobly.working.heart import Heart, Twin
 from noobly.working.records import Held, Settled, Value
 from noobly.working.running import Attempt, Stop
-from noobly.working.settling import Settling
+from noobly.working.settling import Answer, Settling
 from noobly.working.tasks import Tasks
 
 _log = logging.getLogger("noobly.working")
@@ -100,7 +101,9 @@ class Worker:
         self._running: set[asyncio.Task[None]] = set()
         self._late: dict[asyncio.Future[list[Held]], str] = {}
         self._busy = 0
-        self._settling = {queue: Settling(jobs.settle, queue, plan.lease) for queue in plan.queues}
+        self._settling = {
+            queue: Settling(jobs.settle, queue, plan.lease, partial(self._settled, queue)) for queue in plan.queues
+        }
         self._changed = asyncio.Event()
         self._stopping = False
 
@@ -116,15 +119,16 @@ class Worker:
             raise group.exceptions[0] from group
 
     async def _work(self) -> None:
+        self._loop = asyncio.get_running_loop()
         heart = Heart(
             self._twin,
             lease=self._plan.lease,
+            holds=self._attempts,
             told=self._told,
             named=self._named,
             codes=_codes(self._tasks),
         )
         async with heart:
-            self._heart = heart
             try:
                 async with asyncio.TaskGroup() as group:
                     for queue in self._plan.queues:
@@ -160,7 +164,7 @@ class Worker:
 
     def _free(self) -> int:
         """Return how many handlers may begin; those that have ended and are being settled are bounded too."""
-        return min(self._plan.concurrency - self._busy, _UNSETTLED * self._plan.concurrency - len(self._running))
+        return min(self._plan.concurrency - self._busy, _UNSETTLED * self._plan.concurrency - len(self._attempts))
 
     async def _claim(self, queue: str, free: int, bounds: Bounds) -> list[Held]:
         plan = self._plan
@@ -177,41 +181,33 @@ class Worker:
         attempt = Attempt(held)
         self._busy += 1
         self._attempts[queue, attempt.hold] = attempt
-        self._heart.hold(queue, attempt.hold)
-        task = asyncio.create_task(self._one(queue, attempt), name=f"job {held.job.id}")
+        attempt.task = task = self._loop.create_task(self._one(queue, attempt), name=f"job {held.job.id}")
         self._running.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._changed.set()
+        task.add_done_callback(self._running.discard)
 
     async def _one(self, queue: str, attempt: Attempt) -> None:
-        job, began = attempt.held.job, perf_counter()
+        """Run one job; its end is told together with that of others, while another handler may begin already."""
+        settled, began = None, perf_counter()
         try:
-            settled = await self._attempt(attempt)
-            if settled is not None:
-                await self._tell(queue, settled)
-                self._announce(attempt.held, settled.verdict, perf_counter() - began)
-        except NooblyError as error:
-            _log.warning("job %s of queue %r could not be settled and will run again: %s", job.id, queue, error)
+            settled = self._refused(attempt.held) or await self._run(attempt)
         finally:
-            self._heart.drop(queue, attempt.hold)
-            self._attempts.pop((queue, attempt.hold), None)
-
-    async def _attempt(self, attempt: Attempt) -> Settled | None:
-        try:
-            return self._refused(attempt.held) or await self._run(attempt)
-        finally:  # Another handler may begin while this one is settled.
-            attempt.over = True
+            attempt.took = perf_counter() - began
             self._busy -= 1
-            self._changed.set()
+            if settled is None:
+                self._forget(queue, attempt)
+            else:
+                self._changed.set()
+                self._settling[queue].tell(attempt, settled)
 
-    async def _run(self, attempt: Attempt) -> Settled | None:
+    def _run(self, attempt: Attempt) -> Awaitable[Settled | None]:
         if self._started.handlers:
             job = attempt.held.job
             self._started.emit(events.Started(*self._where, job.queue, job.id, job.task, job.attempts))
-        return await attempt.run(self._tasks, self._executor, self._chance)
+        return attempt.run(self._tasks, self._executor, self._chance)
+
+    def _forget(self, queue: str, attempt: Attempt) -> None:
+        self._attempts.pop((queue, attempt.hold), None)
+        self._changed.set()
 
     def _refused(self, held: Held) -> Settled | None:
         """Return the end of a job that is not to be run at all."""
@@ -226,26 +222,29 @@ class Worker:
             return Settled(id=job.id, token=held.token, verdict=Verdict.EXPIRED, error="nobody began it in its time")
         return None
 
-    async def _tell(self, queue: str, settled: Settled) -> None:
-        try:
-            stood = await self._settling[queue](settled)
-        except NooblyError as error:
-            if error.temporary or settled.verdict is not Verdict.SUCCEEDED:
-                raise
-            # The result cannot be stored, so the job has not succeeded.
-            failed = msgspec.structs.replace(settled, verdict=Verdict.FAILED, result=None, error=error.message)
-            stood = await self._settling[queue](failed)
-        if not stood and settled.verdict is not Verdict.RELEASE:
-            _log.warning("job %s of queue %r ended here, but its lease had ended before", settled.id, queue)
+    def _settled(self, queue: str, attempt: Attempt, settled: Settled, answer: Answer) -> None:
+        """Take the store's answer to how an attempt ended."""
+        if isinstance(answer, NooblyError):
+            if settled.verdict is Verdict.SUCCEEDED and not answer.temporary:
+                # The result cannot be stored, so the job has not succeeded.
+                failed = msgspec.structs.replace(settled, verdict=Verdict.FAILED, result=None, error=answer.message)
+                self._settling[queue].tell(attempt, failed)
+                return
+            _log.warning("job %s of queue %r could not be settled and will run again: %s", settled.id, queue, answer)
+        else:
+            if not answer and settled.verdict is not Verdict.RELEASE:
+                _log.warning("job %s of queue %r ended here, but its lease had ended before", settled.id, queue)
+            self._announce(attempt, settled.verdict)
+        self._forget(queue, attempt)
 
-    def _announce(self, held: Held, verdict: Verdict, took: float) -> None:
-        if self._over.handlers:
-            job = held.job
-            self._over.emit(events.Ended(*self._where, job.queue, job.id, job.task, verdict.value, took))
+    def _announce(self, attempt: Attempt, verdict: Verdict) -> None:
+        if self._over.handlers and attempt.took is not None:
+            job = attempt.held.job
+            self._over.emit(events.Ended(*self._where, job.queue, job.id, job.task, verdict.value, attempt.took))
 
     def _told(self, queue: str, hold: Hold, beat: Beat) -> None:
         attempt = self._attempts.get((queue, hold))
-        if attempt is None or attempt.over:
+        if attempt is None or attempt.took is not None:
             return
         if beat is Beat.LOST:
             _log.warning("job %s of queue %r lost its lease; it may run twice", hold.id, queue)
@@ -288,10 +287,9 @@ class Worker:
         brought = [(claiming, queue) for claiming, queue in self._late.items() if not claiming.cancelled()]
         for claiming, queue in brought:
             held = claiming.result() if claiming.exception() is None else []
-            released = [Settled(id=one.job.id, token=one.token, verdict=Verdict.RELEASE) for one in held]
-            for error in await asyncio.gather(*(self._tell(queue, one) for one in released), return_exceptions=True):
-                if error is not None:
-                    _log.warning("a job of queue %r could not be given back and will run again: %s", queue, error)
+            for one in held:
+                released = Settled(id=one.job.id, token=one.token, verdict=Verdict.RELEASE)
+                self._settling[queue].tell(Attempt(one), released)
 
 
 def _report(jobs: Workable) -> Report:

@@ -83,8 +83,11 @@ def endpoints(noobly: Noobly) -> Iterator[Endpoint]:
 
     The original stops for good, and by GET; here it is POST, and ``start`` undoes it.
     """
-    jobs = noobly.working
+    yield from _changes(noobly.working)
+    yield from _looks(noobly.working)
 
+
+def _changes(jobs: Jobs) -> Iterator[Endpoint]:
     async def run(request: Request, texts: tuple[str, ...]) -> Response:
         sent = await json_body(request)
         path = sent.get("scriptPath") if isinstance(sent, dict) else None
@@ -101,6 +104,12 @@ def endpoints(noobly: Noobly) -> Iterator[Endpoint]:
         await jobs.resume(QUEUE)
         return ok()
 
+    yield endpoint("working", "POST", "run", WRITE, run)
+    yield endpoint("working", "POST", "stop", WRITE, stop)
+    yield endpoint("working", "POST", "start", WRITE, start)
+
+
+def _looks(jobs: Jobs) -> Iterator[Endpoint]:
     async def status(request: Request, texts: tuple[str, ...]) -> Response:
         return json(_status(await jobs.stats(QUEUE), jobs.options.script_workers))
 
@@ -115,9 +124,6 @@ def endpoints(noobly: Noobly) -> Iterator[Endpoint]:
     async def stats(request: Request, texts: tuple[str, ...]) -> Response:
         return json(await _stats(jobs))
 
-    yield endpoint("working", "POST", "run", WRITE, run)
-    yield endpoint("working", "POST", "stop", WRITE, stop)
-    yield endpoint("working", "POST", "start", WRITE, start)
     yield endpoint("working", "GET", "status", Open.EVERYBODY, status)
     yield endpoint("working", "GET", "history", READ, history)
     yield endpoint("working", "GET", "task", READ, task, segments=1)

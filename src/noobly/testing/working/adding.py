@@ -162,6 +162,14 @@ class AddingTheme(Theme):
         assert not (await add(jobs, 6, id="a")).duplicate
         assert (await one(jobs)).job.args == 6
 
+    async def test_an_id_of_a_forgotten_job_begins_anew(self, jobs: Jobs, harness: JobHarness) -> None:
+        await add(jobs, 1, id="a")
+        assert await jobs.remove("a", queue=Q)
+        await add(jobs, 2, id="a", delay=6 * harness.tick)
+        assert await look(jobs) == []
+        await harness.advance(7 * harness.tick)
+        assert await drained(jobs) == [2]
+
     async def test_an_id_twice_in_one_call(self, jobs: Jobs) -> None:
         tickets = await jobs.add([spec(1, id="a"), spec(2, id="a"), spec(3, unique="k"), spec(4, unique="k")])
         assert [each.duplicate for each in tickets] == [False, True, False, True]

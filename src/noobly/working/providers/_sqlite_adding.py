@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Sequence
 
 from noobly.working.driver import Added, NewJob
+from noobly.working.providers import _sqlite_ended as ended
 from noobly.working.providers import _sqlite_rows as rows
-from noobly.working.providers import _sqlite_work as work
 from noobly.working.providers._flows import known_parents, parent_of
-from noobly.working.providers._sqlite_rows import ENDED, STATES, Row, microseconds
+from noobly.working.providers._sqlite_rows import ENDED, STATES, Row, find, microseconds
 
 
 def add(connection: sqlite3.Connection, jobs: Sequence[NewJob], now: int) -> list[Added]:
@@ -31,7 +31,7 @@ def add(connection: sqlite3.Connection, jobs: Sequence[NewJob], now: int) -> lis
 
 
 def _place(connection: sqlite3.Connection, queue: str) -> int:
-    found = work.find(connection, queue).id
+    found = find(connection, queue).id
     return found or int(connection.execute(rows.ADD_QUEUE, (queue,)).lastrowid or 0)
 
 
@@ -55,10 +55,10 @@ def _adopt(connection: sqlite3.Connection, places: dict[str, int], new: NewJob, 
     row = connection.execute(rows.FIND, (places[new.queue], id)).fetchone()
     child, parent = Row(*row) if row else None, new.parent or ""
     if child is None or child.parent is not None:
-        work.one_less(connection, work.find(connection, new.parent_queue), parent, now)
+        ended.one_less(connection, find(connection, new.parent_queue), parent, now)
         return
     connection.execute(rows.ADOPT, (parent, new.parent_queue, new.lenient, child.seq))
     if child.phase == ENDED:
         adopted = child._replace(parent=parent, parent_queue=new.parent_queue, lenient=int(new.lenient))
-        changed = work.Changed([], [], set())
-        work.tell_parent(connection, adopted, parent, STATES[child.state], child.error, changed, now)
+        changed = ended.Changed([], [], set())
+        ended.tell_parent(connection, adopted, parent, STATES[child.state], child.error, changed, now)

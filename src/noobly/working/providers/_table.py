@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count, islice
 
-import msgspec
-
 from noobly.core.clock import fresh_id
 from noobly.working.driver import (
     FINAL,
@@ -24,6 +22,7 @@ from noobly.working.driver import (
     State,
     Verdict,
 )
+from noobly.working.providers._stored import Stored
 
 _ENDS = {
     Verdict.SUCCEEDED: State.SUCCEEDED,
@@ -32,26 +31,6 @@ _ENDS = {
     Verdict.EXPIRED: State.EXPIRED,
 }
 _LINES = 1000
-
-
-class Stored(msgspec.Struct, kw_only=True):
-    """A job and what only the store knows of it; ``stamp`` tells entries of the heaps that are out of date."""
-
-    record: JobRecord
-    order: tuple[int, int]
-    lenient: bool
-    key: str | None
-    stamp: int = 0
-    token: str = ""
-    fence: int = 0
-    until: float = 0.0
-    changed: int = 0
-    lines: list[str] = []
-    children: list[tuple[str, str]] = []
-
-    def set(self, **changes: object) -> None:
-        """Change fields of the record."""
-        self.record = msgspec.structs.replace(self.record, **changes)
 
 
 class Table:
@@ -106,12 +85,11 @@ class Table:
         return stored
 
     def _line_up(self, stored: Stored, now: float) -> None:
-        stored.stamp += 1
         stored.changed = next(self._sequence)
         if stored.record.run_at > now:
-            heappush(self._due, (stored.record.run_at, stored.record.id, stored.stamp))
+            heappush(self._due, (stored.record.run_at, stored.record.id, stored.changed))
         else:
-            heappush(self._ready, (stored.order, stored.record.id, stored.stamp))
+            heappush(self._ready, (stored.order, stored.record.id, stored.changed))
 
     def child_ended(self, id: str, now: float) -> None:
         """Count one job less that a job waits for; with the last one it is lined up."""
@@ -142,9 +120,9 @@ class Table:
     def _next(self) -> Stored | None:
         """Return the next job, passing over entries that are out of date."""
         while self._ready:
-            _, id, stamp = self._ready[0]
+            _, id, changed = self._ready[0]
             stored = self.jobs.get(id)
-            if stored is not None and stored.stamp == stamp:
+            if stored is not None and stored.changed == changed:
                 return stored
             heappop(self._ready)
         return None
@@ -165,26 +143,25 @@ class Table:
         return True
 
     def _hold(self, stored: Stored, claim: Claim, now: float) -> Claimed:
-        stored.stamp += 1
         stored.fence += 1
         stored.token, stored.until = fresh_id(), now + claim.lease
         attempts = stored.record.attempts + 1
         stored.set(state=State.RUNNING, attempts=attempts, started_at=now, worker=claim.worker)
         stored.changed = next(self._sequence)
         self._running.add(stored.record.id)
-        heappush(self._due, (stored.until, stored.record.id, stored.stamp))
+        heappush(self._due, (stored.until, stored.record.id, stored.changed))
         return Claimed(stored.record, stored.token, stored.fence)
 
     def wake(self, now: float) -> None:
         """Line up what has come due: delayed jobs, and those whose worker has vanished."""
         while self._due and self._due[0][0] <= now:
-            _, id, stamp = heappop(self._due)
+            _, id, changed = heappop(self._due)
             stored = self.jobs.get(id)
-            if stored is None or stored.stamp != stamp:
+            if stored is None or stored.changed != changed:
                 continue
             if stored.record.state is State.RUNNING:
                 if stored.until > now:
-                    heappush(self._due, (stored.until, id, stamp))
+                    heappush(self._due, (stored.until, id, changed))
                     continue
                 self._running.discard(id)
                 stored.set(stalls=stored.record.stalls + 1, attempts=stored.record.attempts - 1)
@@ -211,7 +188,7 @@ class Table:
             return Beat.LOST
         until = now + lease
         if until < stored.until:
-            heappush(self._due, (until, stored.record.id, stored.stamp))
+            heappush(self._due, (until, stored.record.id, stored.changed))
         stored.until = until
         return Beat.CANCELLED if stored.record.cancelling else Beat.KEPT
 
@@ -222,8 +199,9 @@ class Table:
             return None
         self._running.discard(stored.record.id)
         stored.token = ""
-        if outcome.verdict in _ENDS:
-            self.end(stored, _ENDS[outcome.verdict], now, result=outcome.result, error=outcome.error)
+        ended = _ENDS.get(outcome.verdict)
+        if ended is not None:
+            self.end(stored, ended, now, result=outcome.result, error=outcome.error)
             return stored
         counted = stored.record.attempts - (outcome.verdict is Verdict.RELEASE)
         waiting = State.RETRYING if outcome.verdict is Verdict.RETRY else State.DELAYED
@@ -235,7 +213,6 @@ class Table:
 
     def end(self, stored: Stored, state: State, now: float, *, result: bytes = b"", error: str = "") -> None:
         """Bring a job to its last state."""
-        stored.stamp += 1
         stored.changed = next(self._sequence)
         stored.set(state=state, finished_at=now, result=result, error=error, cancelling=False)
         self._ended[stored.record.id] = None
@@ -305,12 +282,8 @@ class Table:
         old = [
             stored
             for number, stored in enumerate(ended)
-            if number < over or stored.record.finished_at + _kept(stored, retention) <= now
+            if number < over or stored.record.finished_at + stored.kept(retention) <= now
         ]
         for stored in old:
             self._forget(stored)
         return len(old)
-
-
-def _kept(stored: Stored, retention: Retention) -> float:
-    return retention.succeeded if stored.record.state is State.SUCCEEDED else retention.others

@@ -27,7 +27,8 @@ from noobly.working.driver import (
     State,
 )
 from noobly.working.providers._flows import Place, known_parents, parent_of
-from noobly.working.providers._table import Stored, Table
+from noobly.working.providers._stored import Stored
+from noobly.working.providers._table import Table
 
 K = TypeVar("K")
 

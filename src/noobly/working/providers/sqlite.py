@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from itertools import chain, starmap
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -17,8 +18,10 @@ from noobly.core.errors import NooblyError
 from noobly.core.scope import Environment
 from noobly.working.driver import Added, Beat, Claim, Claimed, Hold, JobRecord, NewJob, Outcome, Retention, State
 from noobly.working.providers import _sqlite_adding as adding
+from noobly.working.providers import _sqlite_claiming as claiming
+from noobly.working.providers import _sqlite_ended as ended
+from noobly.working.providers import _sqlite_jobs as stored
 from noobly.working.providers import _sqlite_rows as rows
-from noobly.working.providers import _sqlite_work as work
 
 _EVERYBODY = 1_000_000
 """More than may ever wait."""
@@ -64,7 +67,7 @@ class SqliteJobs:
             busy_timeout=config.busy_timeout,
         )
         self._arrivals = Arrivals(
-            config.path, self._database, lambda connection, asked: work.look(connection, asked, self._now())
+            config.path, self._database, lambda connection, asked: claiming.look(connection, asked, self._now())
         )
 
     def _now(self) -> int:
@@ -94,7 +97,7 @@ class SqliteJobs:
             heard = self._arrivals.heard
             # A power failure ends all workers of this machine, so it may undo their leases.
             taken = await self._database.write_relaxed(
-                lambda connection: work.claim(connection, queue, claim, self._now())
+                lambda connection: claiming.claim(connection, queue, claim, self._now())
             )
             left = until - clock()
             if taken.jobs or left <= 0:
@@ -105,55 +108,57 @@ class SqliteJobs:
     async def beat(self, queue: str, holds: Sequence[Hold], lease: float, /) -> list[Beat]:
         """See the protocol."""
         return await self._database.write_relaxed(
-            lambda connection: work.beat(connection, queue, holds, lease, self._now())
+            lambda connection: claiming.beat(connection, queue, holds, lease, self._now())
         )
 
     async def settle(self, queue: str, outcomes: Sequence[Outcome], /) -> list[bool]:
         """See the protocol."""
-        changed = await self._database.write(lambda connection: work.settle(connection, queue, outcomes, self._now()))
+        changed = await self._database.write(lambda connection: ended.settle(connection, queue, outcomes, self._now()))
         self._tell(changed)
         return changed.good
 
-    def _tell(self, changed: work.Changed) -> None:
+    def _tell(self, changed: ended.Changed) -> None:
         queues = (f"q{queue}" for queue in changed.queues)
-        self._arrivals.tell_all([*queues, *(_job(queue, id) for queue, id in changed.ended)])
+        self._arrivals.tell_all(chain(queues, starmap(_job, changed.ended)))
 
     async def report(self, queue: str, id: str, progress: bytes, lines: Sequence[str], /) -> bool:
         """See the protocol."""
         return await self._database.write_relaxed(
-            lambda connection: work.report(connection, queue, id, progress, lines)
+            lambda connection: stored.report(connection, queue, id, progress, lines)
         )
 
     async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
         heard = self._arrivals.heard
-        found = await self._database.read(lambda connection: work.get(connection, queue, id))
+        found = await self._database.read(lambda connection: stored.get(connection, queue, id))
         if found is None or found.state.final or not wait:
             return found
         await self._arrivals.wait(_job(queue, id), heard, wait)
-        return await self._database.read(lambda connection: work.get(connection, queue, id))
+        return await self._database.read(lambda connection: stored.get(connection, queue, id))
 
     async def logs(self, queue: str, id: str, /) -> list[str]:
         """See the protocol."""
-        return await self._database.read(lambda connection: work.logs(connection, queue, id))
+        return await self._database.read(lambda connection: stored.logs(connection, queue, id))
 
     async def children(self, queue: str, id: str, /) -> list[JobRecord]:
         """See the protocol."""
-        return await self._database.read(lambda connection: work.children(connection, queue, id))
+        return await self._database.read(lambda connection: stored.children(connection, queue, id))
 
     async def page(self, queue: str, states: Sequence[State], skip: int, most: int, /) -> list[JobRecord]:
         """See the protocol."""
-        return await self._database.read(lambda connection: work.page(connection, queue, states, skip, most))
+        return await self._database.read(lambda connection: stored.page(connection, queue, states, skip, most))
 
     async def cancel(self, queue: str, id: str, /) -> State | None:
         """See the protocol."""
-        state, changed = await self._database.write(lambda connection: work.cancel(connection, queue, id, self._now()))
+        state, changed = await self._database.write(
+            lambda connection: stored.cancel(connection, queue, id, self._now())
+        )
         self._tell(changed)
         return state
 
     async def rerun(self, queue: str, id: str, /) -> bool:
         """See the protocol."""
-        queued = await self._database.write(lambda connection: work.rerun(connection, queue, id, self._now()))
+        queued = await self._database.write(lambda connection: stored.rerun(connection, queue, id, self._now()))
         if queued:
             self._arrivals.tell(f"q{queue}", 1)
         return queued
@@ -161,24 +166,24 @@ class SqliteJobs:
     async def remove(self, queue: str, id: str, /) -> bool:
         """See the protocol."""
         removed, changed = await self._database.write(
-            lambda connection: work.remove(connection, queue, id, self._now())
+            lambda connection: stored.remove(connection, queue, id, self._now())
         )
         self._tell(changed)
         return removed
 
     async def counts(self, queue: str, /) -> dict[State, int]:
         """See the protocol."""
-        return await self._database.read(lambda connection: work.counts(connection, queue))
+        return await self._database.read(lambda connection: stored.counts(connection, queue))
 
     async def queues(self) -> list[str]:
         """See the protocol."""
-        return await self._database.read(work.names)
+        return await self._database.read(stored.names)
 
     async def sweep(self, queue: str, retention: Retention, /) -> int:
         """See the protocol; some at a time, so that nobody who writes waits for long."""
         total = 0
         while count := await self._database.write_relaxed(
-            lambda connection: work.sweep(connection, queue, retention, self._now())
+            lambda connection: stored.sweep(connection, queue, retention, self._now())
         ):
             total += count
         return total
@@ -194,7 +199,7 @@ class SqliteJobs:
 
     async def paused(self, queue: str, /) -> bool:
         """See the protocol."""
-        return await self._database.read(lambda connection: work.find(connection, queue).paused)
+        return await self._database.read(lambda connection: rows.find(connection, queue).paused)
 
     async def health(self) -> None:
         """See the protocol."""

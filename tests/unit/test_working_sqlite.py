@@ -1,0 +1,125 @@
+"""What the SQLite provider of working does with its tables, call by call, with times of the test's own."""
+
+from __future__ import annotations
+
+import pytest
+
+from noobly.clients.sqlite_file import Durability, File
+from noobly.working.driver import Bounds, Claim, Hold, NewJob, Outcome, Retrying, State, Verdict
+from noobly.working.providers import _sqlite_adding as adding
+from noobly.working.providers import _sqlite_claiming as claiming
+from noobly.working.providers import _sqlite_ended as ended
+from noobly.working.providers import _sqlite_jobs as jobs
+from noobly.working.providers import _sqlite_rows as rows
+
+Q = "q"
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def file(tmp_path):
+    return File(tmp_path / "jobs.db", schema=rows.SCHEMA, durability=Durability.PROCESS, busy_timeout=1.0, prepare=None)
+
+
+@pytest.fixture
+def connection(file):
+    connection = file.create()
+    yield connection
+    connection.close()
+
+
+def new(id, **how):
+    return NewJob(id=id, queue=Q, task="t", retrying=Retrying(), **{"data": b"", **how})
+
+
+def claimed(connection, most, now):
+    taken = claiming.claim(connection, Q, Claim(worker="w", most=most, lease=60.0, bounds=Bounds()), now)
+    return {one.job.id: Hold(one.job.id, one.token) for one in taken.jobs}
+
+
+def listed(connection, *states, skip=0, most=100):
+    return [one.id for one in jobs.page(connection, Q, states, skip, most)]
+
+
+def in_every_phase(connection):
+    """Leave jobs of all phases behind, and return their ids in the order in which they changed."""
+    adding.add(connection, [new("timed", delay=100.0), new("ready"), new("held", priority=9)], SECOND)
+    adding.add(connection, [new("parent", pending=1), new("done", priority=9)], 2 * SECOND)
+    holds = claimed(connection, 2, 3 * SECOND)
+    assert holds.keys() == {"held", "done"}
+    good = Outcome(hold=holds["done"], verdict=Verdict.SUCCEEDED)
+    assert ended.settle(connection, Q, [good], 4 * SECOND).good == [True]
+    adding.add(connection, [new("late")], 5 * SECOND)
+    return ["timed", "ready", "parent", "held", "done", "late"]
+
+
+class TestPage:
+    def test_all_phases_are_in_the_order_of_their_changes(self, connection):
+        order = in_every_phase(connection)
+        assert listed(connection) == order[::-1]
+
+    def test_pages_join(self, connection):
+        everything = in_every_phase(connection)[::-1]
+        pages = [listed(connection, skip=skip, most=2) for skip in range(0, 8, 2)]
+        assert [id for page in pages for id in page] == everything
+
+    def test_some_states(self, connection):
+        in_every_phase(connection)
+        assert listed(connection, State.QUEUED, State.SUCCEEDED) == ["late", "done", "ready"]
+        assert listed(connection, State.RUNNING) == ["held"]
+
+    def test_it_sorts_no_more_than_it_shows(self, connection):
+        steps = connection.execute("EXPLAIN QUERY PLAN " + rows.PAGE, {"queue": 1, "skip": 0, "most": 1}).fetchall()
+        assert {"jobs_waiting", "jobs_timed", "jobs_ended"} <= {
+            word for *_, step in steps for word in step.split() if step.startswith("SEARCH jobs USING INDEX")
+        }
+
+
+class TestSettle:
+    def test_one_that_is_lost_does_the_others_no_harm(self, connection):
+        adding.add(connection, [new("a"), new("b"), new("c")], SECOND)
+        holds = claimed(connection, 3, SECOND)
+        lost = Hold("b", holds["b"].token + "1")
+        outcomes = [Outcome(hold=one, verdict=Verdict.SUCCEEDED) for one in (holds["a"], lost, holds["c"])]
+        assert ended.settle(connection, Q, outcomes, 2 * SECOND).good == [True, False, True]
+        assert listed(connection, State.SUCCEEDED) == ["c", "a"]
+        assert listed(connection, State.RUNNING) == ["b"]
+
+    def test_the_same_claim_counts_once(self, connection):
+        adding.add(connection, [new("a")], SECOND)
+        (hold,) = claimed(connection, 1, SECOND).values()
+        outcomes = [Outcome(hold=hold, verdict=Verdict.SUCCEEDED), Outcome(hold=hold, verdict=Verdict.FAILED)]
+        assert ended.settle(connection, Q, outcomes, 2 * SECOND).good == [True, False]
+        assert listed(connection, State.SUCCEEDED) == ["a"]
+
+    def test_all_kinds_of_ends_in_one_call(self, connection):
+        adding.add(connection, [new(id) for id in "abcd"], SECOND)
+        holds = claimed(connection, 4, SECOND)
+        verdicts = {"a": Verdict.SUCCEEDED, "b": Verdict.RETRY, "c": Verdict.RELEASE, "d": Verdict.CANCELLED}
+        outcomes = [Outcome(hold=holds[id], verdict=verdict) for id, verdict in verdicts.items()]
+        assert ended.settle(connection, Q, outcomes, 2 * SECOND).good == [True] * 4
+        found = {one.id: (one.state, one.attempts) for one in jobs.page(connection, Q, [], 0, 10)}
+        assert found == {
+            "a": (State.SUCCEEDED, 1),
+            "b": (State.RETRYING, 1),
+            "c": (State.QUEUED, 0),
+            "d": (State.CANCELLED, 1),
+        }
+
+
+class TestSchema:
+    def test_a_file_of_the_first_version_is_brought_up_to_date(self, tmp_path, file):
+        old = File(
+            file.path,
+            schema=rows.Schema(name="working", migrations=rows.SCHEMA.migrations[:1]),
+            durability=Durability.PROCESS,
+            busy_timeout=1.0,
+            prepare=None,
+        )
+        first = old.create()
+        adding.add(first, [new("a")], SECOND)
+        first.commit()
+        first.close()
+        connection = file.create()
+        assert listed(connection) == ["a"]
+        connection.close()
