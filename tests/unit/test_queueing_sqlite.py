@@ -11,6 +11,7 @@ import pytest
 
 from noobly.clients.sqlite import Database, Schema
 from noobly.clients.sqlite_arrivals import Glimpse
+from noobly.clients.sqlite_config import SqliteConfig
 from noobly.core.clock import fresh_id
 from noobly.core.errors import ConfigError
 from noobly.core.scope import Environment
@@ -18,7 +19,7 @@ from noobly.queueing import open_queues
 from noobly.queueing.driver import Failure, Posted
 from noobly.queueing.providers import _sqlite_rows as rows
 from noobly.queueing.providers import _sqlite_work as work
-from noobly.queueing.providers.sqlite import SqliteConfig, SqliteQueues
+from noobly.queueing.providers.sqlite import SqliteQueues
 from noobly.testing import FakeClock, eventually
 
 HOUR = 3600.0

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Annotated, ClassVar, Literal
 
-import msgspec
-
-from noobly.clients.sqlite import Database, Durability
 from noobly.clients.sqlite_arrivals import Arrivals
+from noobly.clients.sqlite_config import SqliteConfig, database
 from noobly.core.checks import Limits
-from noobly.core.config import Config
 from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
@@ -22,23 +18,6 @@ from noobly.queueing.providers._sqlite_rows import SCHEMA, microseconds, seconds
 
 _EVERYBODY = 1_000_000
 """More than may ever wait."""
-
-
-class SqliteConfig(Config, frozen=True, kw_only=True):
-    """The options of the SQLite provider.
-
-    Args:
-        path: The file; its folder is made where there is none.
-        durability: ``power``: what was sent survives a power failure; ``process``: only the end of the process, also
-            by SIGKILL.
-        busy_timeout: Seconds to wait for another process that writes.
-    """
-
-    url_parts: ClassVar[Mapping[str, str]] = {"path": "path"}
-
-    path: Annotated[str, msgspec.Meta(min_length=1)]
-    durability: Literal["process", "power"] = "power"
-    busy_timeout: Annotated[float, msgspec.Meta(ge=0, lt=1e6)] = 2.0
 
 
 class SqliteQueues:
@@ -58,12 +37,7 @@ class SqliteQueues:
 
     def __init__(self, config: SqliteConfig, environment: Environment) -> None:
         self._wall = environment.clock.time
-        self._database = Database(
-            config.path,
-            schema=SCHEMA,
-            durability=Durability[config.durability.upper()],
-            busy_timeout=config.busy_timeout,
-        )
+        self._database = database(config, SCHEMA)
         self._tasks = Tasks()
         self._arrivals = Arrivals(
             config.path, self._database, lambda connection, asked: work.look(connection, asked, self._now())
