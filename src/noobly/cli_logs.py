@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import sys
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from noobly.cli_reach import SERVERS, At, Config, Key, run
+from noobly.cli_reach import SERVERS, Place, run
 from noobly.cli_show import write
 
 if TYPE_CHECKING:
     from noobly.core.streams import Skipped
     from noobly.layers.opening import Request
     from noobly.logging import Logs, Record
-    from noobly.settings import Settings
+    from noobly.settings import Instance, Settings
 
 Url = Annotated[str | None, Parameter(help="The server; by default the one that the settings are for.")]
 Json = Annotated[bool, Parameter(help="Print JSON lines.")]
@@ -25,6 +25,17 @@ Text = Annotated[str, Parameter(help="Text that the message contains.")]
 AtLeast = Annotated[str, Parameter(name="--level", help="The least level, such as warn.")]
 Attributes = Annotated[tuple[str, ...], Parameter(name="--where", help="An attribute as name=value; may be repeated.")]
 Moment = Annotated[datetime | None, Parameter(help="A time, such as 2026-01-31T12:00:00; without a zone, local.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Server(Place):
+    """Which server's logs a command means."""
+
+    url: Url = None
+
+
+_DEFAULT = Server()
 
 LevelName = Literal["trace", "debug", "info", "warn", "error", "fatal"]
 
@@ -41,10 +52,7 @@ def tail(
     *,
     level: AtLeast = "",
     where: Attributes = (),
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Server = _DEFAULT,
     json: Json = False,
 ) -> None:
     """Print records as a running server stores them, until Ctrl-C."""
@@ -54,7 +62,7 @@ def tail(
             async for record in records:
                 _print(record, json=json)
 
-    run("logging", _served(_settings(config), url, key, at), follow)
+    run("logging", _served(place), follow)
 
 
 @logs_app.command
@@ -67,10 +75,7 @@ def search(
     since: Moment = None,
     until: Moment = None,
     limit: Annotated[int, Parameter(help="How many records at most.")] = 100,
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Server = _DEFAULT,
     json: Json = False,
 ) -> None:
     """Print stored records, the newest first."""
@@ -94,7 +99,7 @@ def search(
             if after is None:
                 return
 
-    run("logging", _stored(_settings(config), url, key, at), find)
+    run("logging", _stored(place), find)
 
 
 @logs_app.command(name="level")
@@ -103,10 +108,7 @@ def set_level(
     /,
     *,
     logger: Annotated[str, Parameter(help="Only this logger and those below it.")] = "",
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Server = _DEFAULT,
     json: Json = False,
 ) -> None:
     """Print or set the least level that a running server keeps; it holds until the server ends."""
@@ -118,35 +120,36 @@ def set_level(
         kept = await logs.level(logger)
         write(encoding.encode({"logger": logger, "level": kept}).decode() if json else kept)
 
-    run("logging", _served(_settings(config), url, key, at), change)
+    run("logging", _served(place), change)
 
 
-def _settings(config: Path | None) -> Settings:
+def _configured(place: Place) -> tuple[Settings, Instance | None]:
     from noobly.settings import Settings
 
-    return Settings.read(config)
+    settings = Settings.read(place.config)
+    return settings, settings.instances("logging").get(place.at)
 
 
-def _served(settings: Settings, url: str | None, key: str | None, at: str) -> Request:
+def _served(place: Place) -> Request:
     """Return how to reach the logs of a running server: the one that is named, configured, or configured here."""
     from noobly.layers.opening import Request
 
-    instance = settings.instances("logging").get(at)
-    if url is None and instance is not None and instance.url.partition(":")[0] in SERVERS:
+    settings, instance = _configured(place)
+    if place.url is None and instance is not None and instance.url.partition(":")[0] in SERVERS:
         return Request(url=instance.url, options={**instance.options, **_PASSIVE, "spool": ""})
-    server = url or f"http://{settings.server.host}:{settings.server.port}"
-    options: dict[str, object] = {**_PASSIVE, "spool": "", "at": at}
-    return Request(url=server, options=options if key is None else {**options, "key": key})
+    server = place.url or f"http://{settings.server.host}:{settings.server.port}"
+    options: dict[str, object] = {**_PASSIVE, "spool": "", "at": place.at}
+    return Request(url=server, options=options if place.key is None else {**options, "key": place.key})
 
 
-def _stored(settings: Settings, url: str | None, key: str | None, at: str) -> Request:
+def _stored(place: Place) -> Request:
     """Return how to reach the logs that are to be searched: where the settings keep them, or on a running server."""
     from noobly.layers.opening import Request
 
-    instance = settings.instances("logging").get(at)
-    if url is not None or instance is None or instance.url.partition(":")[0] in (*SERVERS, "memory"):
-        return _served(settings, url, key, at)
-    return Request(url=instance.url, options={**instance.options, **_PASSIVE}, instance=at)
+    _, instance = _configured(place)
+    if place.url is not None or instance is None or instance.url.partition(":")[0] in (*SERVERS, "memory"):
+        return _served(place)
+    return Request(url=instance.url, options={**instance.options, **_PASSIVE}, instance=place.at)
 
 
 def _print(record: Record | Skipped, *, json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from noobly.cli_reach import At, Config, Json, Key, Url, reach, run
+from noobly.cli_reach import DEFAULT, Json, Place, reach, run
 from noobly.cli_show import bar, show, show_json, write
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ queues_app = App(name="queues", help="Look at queues, empty them, and move messa
 
 
 @queues_app.command(name="list")
-def list_queues(
-    *, url: Url = None, key: Key = None, at: At = "default", config: Config = None, json: Json = False
-) -> None:
+def list_queues(*, place: Place = DEFAULT, json: Json = False) -> None:
     """List the queues with what is in them."""
 
     async def work(queues: Queues) -> None:
@@ -38,13 +36,11 @@ def list_queues(
                 advance()
         show(found, json=json)
 
-    run("queueing", reach("queueing", config=config, url=url, key=key, at=at), work)
+    run("queueing", reach("queueing", place), work)
 
 
 @queues_app.command
-def size(
-    queue: Queue, /, *, url: Url = None, key: Key = None, at: At = "default", config: Config = None, json: Json = False
-) -> None:
+def size(queue: Queue, /, *, place: Place = DEFAULT, json: Json = False) -> None:
     """Print how many messages wait in a queue."""
 
     async def work(queues: Queues) -> None:
@@ -53,7 +49,7 @@ def size(
         else:
             write(str(await queues.size(queue)))
 
-    run("queueing", reach("queueing", config=config, url=url, key=key, at=at), work)
+    run("queueing", reach("queueing", place), work)
 
 
 @queues_app.command
@@ -63,10 +59,7 @@ def peek(
     *,
     max: Max = 10,
     dead: Annotated[bool, Parameter(help="Show the queue's dead letters.")] = False,
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Place = DEFAULT,
     json: Json = False,
 ) -> None:
     """Show messages without delivering them."""
@@ -77,7 +70,7 @@ def peek(
         else:
             show(await queues.peek(queue, max=max), json=json)
 
-    run("queueing", reach("queueing", config=config, url=url, key=key, at=at), work)
+    run("queueing", reach("queueing", place), work)
 
 
 @queues_app.command
@@ -86,10 +79,7 @@ def purge(
     /,
     *,
     yes: Yes = False,
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Place = DEFAULT,
 ) -> None:
     """Delete all messages of a queue that nobody works on."""
 
@@ -99,7 +89,7 @@ def purge(
             return
         write(f"Deleted {await queues.purge(queue)} messages of queue {queue!r}.")
 
-    run("queueing", reach("queueing", config=config, url=url, key=key, at=at), work)
+    run("queueing", reach("queueing", place), work)
 
 
 @queues_app.command
@@ -111,10 +101,7 @@ def redrive(
     to: Annotated[str | None, Parameter(help="Where to send them; by default where they came from.")] = None,
     max: Max = 1000,
     rate: Rate = None,
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Place = DEFAULT,
     json: Json = False,
 ) -> None:
     """Send dead letters once more."""
@@ -124,7 +111,7 @@ def redrive(
         show_json(done) if json else write(f"Looked at {done.seen} dead letters and sent {done.moved} of them.")
 
     patience = None if rate is None or rate <= 0 else max / rate + _SPARE
-    run("queueing", reach("queueing", config=config, url=url, key=key, at=at, patience=patience), work)
+    run("queueing", reach("queueing", place, patience=patience), work)
 
 
 @queues_app.command
@@ -135,10 +122,7 @@ def move(
     *,
     max: Max = 1_000_000,
     rate: Rate = None,
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Place = DEFAULT,
 ) -> None:
     """Send the messages of one queue to another instead."""
 
@@ -155,7 +139,7 @@ def move(
         write(f"Moved {moved} messages from queue {queue!r} to {to!r}.")
 
     patience = None if rate is None or rate <= 0 else 1 / rate + _SPARE
-    run("queueing", reach("queueing", config=config, url=url, key=key, at=at, patience=patience), work)
+    run("queueing", reach("queueing", place, patience=patience), work)
 
 
 @queues_app.command
@@ -165,10 +149,7 @@ def migrate(
     /,
     *,
     source: Annotated[str, Parameter(name="--from", help="The Redis server with the list.")] = "redis://localhost:6379",
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Place = DEFAULT,
 ) -> None:
     """Move the messages of a nooblyjs-core Redis list to a queue; after an interruption, run it again."""
     target = list if queue is None else queue
@@ -182,7 +163,7 @@ def migrate(
                 moved = await migrating.migrate(client, list, queues, target, advance=advance)
         write(f"Moved {moved} messages from the list {list!r} to queue {target!r}.")
 
-    run("queueing", reach("queueing", config=config, url=url, key=key, at=at), work)
+    run("queueing", reach("queueing", place), work)
 
 
 def _sure(question: str) -> bool:

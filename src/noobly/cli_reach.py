@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
@@ -22,42 +23,45 @@ Key = Annotated[str | None, Parameter(help="The server's API key, as env:NAME or
 At = Annotated[str, Parameter(help="The instance.")]
 Json = Annotated[bool, Parameter(help="Print JSON.")]
 
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Place:
+    """Which instance a command means: the options ``--url``, ``--key``, ``--at`` and ``--config``."""
+
+    url: Url = None
+    key: Key = None
+    at: At = "default"
+    config: Config = None
+
+
+DEFAULT = Place()
+
 SERVERS = ("remote", "api", "http", "https")
 """The schemes of servers of the suite."""
 
 _IN_MEMORY = "memory"
 
 
-def reach(
-    service: str,
-    *,
-    config: Path | None,
-    url: str | None,
-    key: str | None,
-    at: str,
-    patience: float | None = None,
-) -> Request:
+def reach(service: str, place: Place, *, patience: float | None = None) -> Request:
     """Return how to reach an instance; what lives in a process's memory is reached on the server of the settings.
 
     Args:
         service: The service's name.
-        config: The settings file.
-        url: A store or a server, instead of what the settings say.
-        key: The server's API key, by reference.
-        at: The instance's name.
+        place: The instance.
         patience: Seconds that one call to a server may take, where that is longer than usual.
     """
     from noobly.layers.opening import Request
     from noobly.settings import Settings
 
-    settings = Settings.read(config)
+    settings, at = Settings.read(place.config), place.at
     instance = settings.instances(service).get(at)
-    keyed: dict[str, object] = {} if key is None else {"key": key}
+    keyed: dict[str, object] = {} if place.key is None else {"key": place.key}
     if patience is not None:
         keyed["timeout"] = patience
-    if url is not None:
-        served = url.partition(":")[0] in SERVERS
-        return Request(url=url, options={"at": at, **keyed} if served else {}, instance=at)
+    if place.url is not None:
+        served = place.url.partition(":")[0] in SERVERS
+        return Request(url=place.url, options={"at": at, **keyed} if served else {}, instance=at)
     if instance is None or instance.url.partition(":")[0] == _IN_MEMORY:
         server = f"http://{settings.server.host}:{settings.server.port}"
         return Request(url=server, options={"at": at, **keyed})

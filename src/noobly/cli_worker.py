@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from cyclopts import Parameter
 
-from noobly.cli_reach import At, Config, Key, Url, reach, run
+from noobly.cli_reach import DEFAULT, Place, reach, run
 from noobly.cli_show import complain
 from noobly.core.errors import ConfigError, MissingDependency, NooblyError
 
@@ -27,14 +27,11 @@ def worker(
     queues: Annotated[list[str] | None, Parameter(help="The queues to serve; by default those of all tasks.")] = None,
     concurrency: Annotated[int, Parameter(help="Jobs that run at once.")] = 10,
     grace: Annotated[float, Parameter(help="Seconds that running jobs have at the end.")] = 30.0,
-    url: Url = None,
-    key: Key = None,
-    at: At = "default",
-    config: Config = None,
+    place: Place = DEFAULT,
     dev: Annotated[bool, Parameter(help="Begin anew whenever a Python file below this folder changes.")] = False,
 ) -> None:
     """Run the jobs of a program's tasks until SIGTERM or Ctrl-C."""
-    request = reach("working", config=config, url=url, key=key, at=at)
+    request = reach("working", place)
     if dev:
         _reloading(tasks, request, queues, concurrency, grace)
     else:
