@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from typing import Literal
 
 import msgspec
 import uvloop
@@ -49,7 +48,7 @@ def bare() -> ASGIApp:
     )
 
 
-async def serve(kind: Literal["bare", "dev", "key"], server: str, port: int) -> None:
+async def serve(kind: str, server: str, port: int) -> None:
     if kind == "bare":
         await listen(bare(), server, port)
         return
@@ -78,4 +77,4 @@ if __name__ == "__main__":
     _, chosen, on, at, loop = sys.argv
     dedicate()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if loop == "uvloop" else None) as runner:
-        runner.run(serve(chosen, on, int(at)))  # type: ignore[arg-type]
+        runner.run(serve(chosen, on, int(at)))

@@ -9,10 +9,10 @@ import pytest
 
 pytest.register_assert_rewrite("noobly.testing.caching_driver")
 
-from noobly.caching import Can  # noqa: E402 - after the line above
-from noobly.testing import server_or_skip  # noqa: E402
-from noobly.testing.caching_driver import CacheDriverSuite, DriverHarness  # noqa: E402
-from noobly.testing.harness import EmbeddedHarness, ServerHarness  # noqa: E402
+from noobly.caching import Can
+from noobly.testing import server_or_skip
+from noobly.testing.caching_driver import CacheDriverSuite, DriverHarness
+from noobly.testing.harness import EmbeddedHarness, ServerHarness
 
 LISTS = frozenset({Can.LIST})
 
@@ -41,7 +41,7 @@ def memcached() -> Iterator[str]:
         yield url
 
 
-async def _stay_apart(one: ServerHarness, other: ServerHarness) -> None:
+async def assert_they_stay_apart(one: ServerHarness, other: ServerHarness) -> None:
     async with one.open_bare() as mine, other.open_bare() as theirs:
         for driver in (mine, theirs):
             await driver.put_many([("key", b"x"), ("a:1", b"x")], 60)
@@ -62,7 +62,7 @@ class TestRedis(CacheDriverSuite):
         await harness.clean()
 
     async def test_namespaces_stay_apart(self, redis: str) -> None:
-        await _stay_apart(ServerHarness(redis), ServerHarness(redis))
+        await assert_they_stay_apart(ServerHarness(redis), ServerHarness(redis))
 
 
 @pytest.mark.servers
@@ -74,7 +74,7 @@ class TestMemcached(CacheDriverSuite):
         await harness.clean()
 
     async def test_namespaces_stay_apart(self, memcached: str) -> None:
-        await _stay_apart(ServerHarness(memcached), ServerHarness(memcached))
+        await assert_they_stay_apart(ServerHarness(memcached), ServerHarness(memcached))
 
 
 @pytest.mark.servers

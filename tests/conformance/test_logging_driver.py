@@ -8,7 +8,7 @@ import pytest
 
 pytest.register_assert_rewrite("noobly.testing.logging.driver", "noobly.testing.logging.lines")
 
-from noobly.testing.logging.driver import DriverHarness, EmbeddedDriver, LogDriverSuite  # noqa: E402 - after that line
+from noobly.testing.logging.driver import DriverHarness, EmbeddedDriver, LogDriverSuite
 
 
 class TestMemory(LogDriverSuite):

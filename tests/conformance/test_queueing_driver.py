@@ -9,12 +9,12 @@ import pytest
 
 pytest.register_assert_rewrite("noobly.testing.queueing_driver")
 
-from noobly.queueing import Can  # noqa: E402 - after the line above
-from noobly.testing import server_or_skip  # noqa: E402
-from noobly.testing.queueing import EmbeddedQueues, QueueHarness, ServerQueues  # noqa: E402
-from noobly.testing.queueing_driver import QueueDriverSuite  # noqa: E402
+from noobly.queueing import Can
+from noobly.testing import server_or_skip
+from noobly.testing.queueing import EmbeddedQueues, QueueHarness, ServerQueues
+from noobly.testing.queueing_driver import QueueDriverSuite
 
-from ..redis_keys import database, forgotten  # noqa: E402
+from ..redis_keys import database, forgotten
 
 ALL = frozenset(Can)
 

@@ -124,6 +124,7 @@ async def test_a_receiver_waits_through_a_cut(url: str, proxy: TcpProxy) -> None
         await eventually(lambda: 2 in values, LATE)
         consuming.cancel()
         await asyncio.wait([consuming])
+        assert set(values) == {1, 2}
 
 
 async def test_a_silent_connection_is_given_up(url: str, proxy: TcpProxy) -> None:

@@ -158,3 +158,4 @@ async def test_a_receiver_that_is_cancelled_loses_nothing(url: str) -> None:
             return found == set(range(50))
 
         await eventually(all_found, timeout=20)
+        assert await queues.size("q") == 0

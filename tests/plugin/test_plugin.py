@@ -9,13 +9,13 @@ import pytest
 
 pytest.register_assert_rewrite("noobly.testing.caching_driver")
 
-from noobly.caching import Can, open_cache  # noqa: E402 - after the line above
-from noobly.caching.providers import REGISTRY  # noqa: E402
-from noobly.core.errors import ConfigError, Unavailable  # noqa: E402
-from noobly.testing import required  # noqa: E402
-from noobly.testing.caching import CacheSuite  # noqa: E402
-from noobly.testing.caching_driver import CacheDriverSuite  # noqa: E402
-from noobly.testing.harness import EmbeddedHarness  # noqa: E402
+from noobly.caching import Can, open_cache
+from noobly.caching.providers import REGISTRY
+from noobly.core.errors import ConfigError, Unavailable
+from noobly.testing import required
+from noobly.testing.caching import CacheSuite
+from noobly.testing.caching_driver import CacheDriverSuite
+from noobly.testing.harness import EmbeddedHarness
 
 SCHEME = "example-sqlite"
 

@@ -68,6 +68,7 @@ class TestBatches:
         async with faulty(faults, flush_every=0.01) as metrics:
             await metrics.add("m", 1)
             await eventually(lambda: faults.calls.get("record"))
+            assert (await metrics.total("m")).value == 1
 
     async def test_a_flush_waits_for_what_is_under_way(self):
         faults = Faults()

@@ -16,7 +16,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:  # There is none on Windows, where writers take turns as SQLite has it.
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment] # checked on Linux, where it is a module
 
 __all__ = ["Turn"]
 

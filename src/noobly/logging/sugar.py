@@ -41,11 +41,11 @@ class LogsSugar(Portable, Logger, ABC):
         await self._pipeline.close()
 
     @abstractmethod
-    async def append(self, batch: str, lines: Sequence[Line]) -> None: ...  # noqa: D102
+    async def append(self, batch: str, lines: Sequence[Line]) -> None: ...
     @abstractmethod
-    async def persist(self) -> None: ...  # noqa: D102
+    async def persist(self) -> None: ...
     @abstractmethod
-    async def search(  # noqa: D102
+    async def search(
         self,
         text: str = "",
         *,

@@ -75,7 +75,7 @@ class TieredCache:
     in_process = False
 
     def __init__(self, config: TieredConfig, environment: Environment) -> None:
-        self._l2 = cast(Store, REGISTRY.load(config.scheme)(config.store, environment))  # type: ignore[call-arg]
+        self._l2 = cast(Store, REGISTRY.load(config.scheme)(config.store, environment))  # type: ignore[call-arg] # as all providers take them
         memory = MemoryConfig(max_entries=config.memory.l1_entries, max_bytes=config.memory.l1_bytes)
         self._l1 = MemoryCache(memory, environment)
         track: Callable[[Changed], None] | None = getattr(self._l2, "track", None)

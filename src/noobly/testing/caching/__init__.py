@@ -15,22 +15,22 @@ import pytest
 # Before the themes are imported, so that their asserts explain themselves.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from noobly.testing.caching.analytics import AnalyticsTheme  # noqa: E402 - see above
-from noobly.testing.caching.claims import ClaimsTheme  # noqa: E402
-from noobly.testing.caching.compression import CompressionTheme  # noqa: E402
-from noobly.testing.caching.computing import ComputingTheme  # noqa: E402
-from noobly.testing.caching.counters import CountersTheme  # noqa: E402
-from noobly.testing.caching.entries import EntriesTheme  # noqa: E402
-from noobly.testing.caching.grace import GraceTheme  # noqa: E402
-from noobly.testing.caching.keys import KeysTheme  # noqa: E402
-from noobly.testing.caching.lifecycle import LifecycleTheme  # noqa: E402
-from noobly.testing.caching.lifetimes import LifetimesTheme  # noqa: E402
-from noobly.testing.caching.listing import ListingTheme  # noqa: E402
-from noobly.testing.caching.locks import LocksTheme  # noqa: E402
-from noobly.testing.caching.refusals import RefusalsTheme  # noqa: E402
-from noobly.testing.caching.tags import TagsTheme  # noqa: E402
-from noobly.testing.caching.values import ValuesTheme  # noqa: E402
-from noobly.testing.caching.warming import WarmingTheme  # noqa: E402
+from noobly.testing.caching.analytics import AnalyticsTheme
+from noobly.testing.caching.claims import ClaimsTheme
+from noobly.testing.caching.compression import CompressionTheme
+from noobly.testing.caching.computing import ComputingTheme
+from noobly.testing.caching.counters import CountersTheme
+from noobly.testing.caching.entries import EntriesTheme
+from noobly.testing.caching.grace import GraceTheme
+from noobly.testing.caching.keys import KeysTheme
+from noobly.testing.caching.lifecycle import LifecycleTheme
+from noobly.testing.caching.lifetimes import LifetimesTheme
+from noobly.testing.caching.listing import ListingTheme
+from noobly.testing.caching.locks import LocksTheme
+from noobly.testing.caching.refusals import RefusalsTheme
+from noobly.testing.caching.tags import TagsTheme
+from noobly.testing.caching.values import ValuesTheme
+from noobly.testing.caching.warming import WarmingTheme
 
 __all__ = [
     "AnalyticsTheme",

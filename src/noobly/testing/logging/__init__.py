@@ -13,6 +13,6 @@ import pytest
 # Before the suite is imported, so that its asserts explain themselves.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in ("driver", "lines", "suite")))
 
-from noobly.testing.logging.suite import Embedded, Harness, LogsSuite  # noqa: E402 - see above
+from noobly.testing.logging.suite import Embedded, Harness, LogsSuite
 
 __all__ = ["Embedded", "Harness", "LogsSuite"]

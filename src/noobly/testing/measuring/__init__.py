@@ -15,13 +15,13 @@ import pytest
 # Before the themes are imported, so that their asserts explain themselves.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from noobly.testing.measuring.figures import FiguresTheme  # noqa: E402 - see above
-from noobly.testing.measuring.harness import EmbeddedMetrics, MetricHarness  # noqa: E402
-from noobly.testing.measuring.lifecycle import LifecycleTheme  # noqa: E402
-from noobly.testing.measuring.ranges import RangesTheme  # noqa: E402
-from noobly.testing.measuring.refusals import RefusalsTheme  # noqa: E402
-from noobly.testing.measuring.samples import SamplesTheme  # noqa: E402
-from noobly.testing.measuring.tiers import TiersTheme  # noqa: E402
+from noobly.testing.measuring.figures import FiguresTheme
+from noobly.testing.measuring.harness import EmbeddedMetrics, MetricHarness
+from noobly.testing.measuring.lifecycle import LifecycleTheme
+from noobly.testing.measuring.ranges import RangesTheme
+from noobly.testing.measuring.refusals import RefusalsTheme
+from noobly.testing.measuring.samples import SamplesTheme
+from noobly.testing.measuring.tiers import TiersTheme
 
 __all__ = [
     "EmbeddedMetrics",

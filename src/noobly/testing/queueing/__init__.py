@@ -15,17 +15,17 @@ import pytest
 # Before the themes are imported, so that their asserts explain themselves.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from noobly.testing.queueing.consuming import ConsumingTheme  # noqa: E402 - see above
-from noobly.testing.queueing.failing import FailingTheme  # noqa: E402
-from noobly.testing.queueing.harness import EmbeddedQueues, QueueHarness, ServerQueues  # noqa: E402
-from noobly.testing.queueing.inspecting import InspectingTheme  # noqa: E402
-from noobly.testing.queueing.leases import LeasesTheme  # noqa: E402
-from noobly.testing.queueing.lifecycle import EventsTheme, LifecycleTheme  # noqa: E402
-from noobly.testing.queueing.ordering import OrderingTheme  # noqa: E402
-from noobly.testing.queueing.refusals import RefusalsTheme  # noqa: E402
-from noobly.testing.queueing.sending import SendingTheme  # noqa: E402
-from noobly.testing.queueing.sorting import DedupTheme, DelaysTheme, PriorityTheme, TtlTheme  # noqa: E402
-from noobly.testing.queueing.waiting import WaitingTheme  # noqa: E402
+from noobly.testing.queueing.consuming import ConsumingTheme
+from noobly.testing.queueing.failing import FailingTheme
+from noobly.testing.queueing.harness import EmbeddedQueues, QueueHarness, ServerQueues
+from noobly.testing.queueing.inspecting import InspectingTheme
+from noobly.testing.queueing.leases import LeasesTheme
+from noobly.testing.queueing.lifecycle import EventsTheme, LifecycleTheme
+from noobly.testing.queueing.ordering import OrderingTheme
+from noobly.testing.queueing.refusals import RefusalsTheme
+from noobly.testing.queueing.sending import SendingTheme
+from noobly.testing.queueing.sorting import DedupTheme, DelaysTheme, PriorityTheme, TtlTheme
+from noobly.testing.queueing.waiting import WaitingTheme
 
 __all__ = [
     "ConsumingTheme",

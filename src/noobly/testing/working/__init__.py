@@ -15,21 +15,21 @@ import pytest
 # Before the themes are imported, so that their asserts explain themselves.
 pytest.register_assert_rewrite(*(f"{__name__}.{module.name}" for module in iter_modules(__path__)))
 
-from noobly.testing.working.adding import AddingTheme  # noqa: E402 - see above
-from noobly.testing.working.bounds import BoundsTheme  # noqa: E402
-from noobly.testing.working.claiming import ClaimingTheme  # noqa: E402
-from noobly.testing.working.ending import EndingTheme, ProcessTheme  # noqa: E402
-from noobly.testing.working.flows import BatchesTheme, FlowsTheme  # noqa: E402
-from noobly.testing.working.harness import EmbeddedJobs, JobHarness, ServerJobs  # noqa: E402
-from noobly.testing.working.history import HistoryTheme  # noqa: E402
-from noobly.testing.working.leases import LeasesTheme  # noqa: E402
-from noobly.testing.working.lifecycle import CrowdTheme, LifecycleTheme  # noqa: E402
-from noobly.testing.working.refusals import RefusalsTheme  # noqa: E402
-from noobly.testing.working.running import RunningTheme  # noqa: E402
-from noobly.testing.working.scripts import ScriptsTheme  # noqa: E402
-from noobly.testing.working.settling import SettlingTheme  # noqa: E402
-from noobly.testing.working.states import StatesTheme  # noqa: E402
-from noobly.testing.working.stopping import StoppingTheme  # noqa: E402
+from noobly.testing.working.adding import AddingTheme
+from noobly.testing.working.bounds import BoundsTheme
+from noobly.testing.working.claiming import ClaimingTheme
+from noobly.testing.working.ending import EndingTheme, ProcessTheme
+from noobly.testing.working.flows import BatchesTheme, FlowsTheme
+from noobly.testing.working.harness import EmbeddedJobs, JobHarness, ServerJobs
+from noobly.testing.working.history import HistoryTheme
+from noobly.testing.working.leases import LeasesTheme
+from noobly.testing.working.lifecycle import CrowdTheme, LifecycleTheme
+from noobly.testing.working.refusals import RefusalsTheme
+from noobly.testing.working.running import RunningTheme
+from noobly.testing.working.scripts import ScriptsTheme
+from noobly.testing.working.settling import SettlingTheme
+from noobly.testing.working.states import StatesTheme
+from noobly.testing.working.stopping import StoppingTheme
 
 __all__ = [
     "AddingTheme",
