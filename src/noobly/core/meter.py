@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -12,11 +15,13 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from noobly.core.errors import AlreadyExists
+from noobly.core.errors import AlreadyExists, NooblyError
 from noobly.core.lines import Block, Chunk, Head, Merge, Ready, label_text, start_of
 from noobly.core.series import OVERFLOW, Cell, Cells, Number, Numbers, Source
 
-__all__ = ["BOUNDS", "OVERFLOW", "Cell", "Gauges", "Meter", "Peers", "Rows"]
+__all__ = ["BOUNDS", "OVERFLOW", "Cell", "Gauges", "Look", "Meter", "Peers", "Rows"]
+
+_log = logging.getLogger("noobly.metrics")
 
 BOUNDS = (
     1e-6,
@@ -43,6 +48,12 @@ BOUNDS = (
 
 Rows = Iterable[tuple[tuple[str, ...], float]]
 """The series of a counter: label values and the count."""
+
+Look = Callable[[], Awaitable[None]]
+"""Asks a store for what its owner's gauges show."""
+
+LOOK_SECONDS = 2.0
+"""How long an exposition waits for stores that are asked."""
 
 F = TypeVar("F", bound=Source)
 
@@ -86,8 +97,9 @@ class Level(Number):
     __slots__ = ()
 
     def set(self, value: float) -> None:
-        """Set the value."""
+        """Set the value, and note when that was."""
         self.value = float(value)
+        self.at = time.time()
 
 
 class Gauges(Numbers[Level]):
@@ -174,6 +186,7 @@ class Meter:
         self.cap = cap
         self.peers = peers
         self._families: dict[str, Source] = {}
+        self._looks: list[Look] = []
         self._operations = self.declare(Cells(_OPERATIONS, cap, BOUNDS))
         for head, read in ((_OPENED, self._opened), (_USED, self._used)):
             self.declare(Tallies(head, cap)).readers.append(read)
@@ -220,9 +233,37 @@ class Meter:
 
         return end
 
-    def gauge(self, name: str, text: str, labels: Sequence[str]) -> Gauges:
+    def counter(self, name: str, text: str, labels: Sequence[str]) -> Numbers[Number]:
+        """Return a counter, whose series are counted up by their ``value``; the same one each time."""
+        return self.declare(Numbers(Head(name=name, type="counter", text=text, labels=tuple(labels)), self.cap, Number))
+
+    def histogram(self, name: str, text: str, labels: Sequence[str], bounds: Sequence[float]) -> Cells:
+        """Return a histogram; the same one each time."""
+        head = Head(name=name, type="histogram", text=text, labels=tuple(labels))
+        return self.declare(Cells(head, self.cap, bounds))
+
+    def gauge(self, name: str, text: str, labels: Sequence[str], merge: Merge = Merge.SUM) -> Gauges:
         """Return a gauge; the same one each time."""
-        return self.declare(Gauges(Head(name=name, type="gauge", text=text, labels=tuple(labels)), self.cap))
+        head = Head(name=name, type="gauge", text=text, labels=tuple(labels), merge=merge)
+        return self.declare(Gauges(head, self.cap))
+
+    def watch(self, look: Look) -> Callable[[], None]:
+        """Have a store asked before an exposition; nothing is asked where nobody scrapes.
+
+        Returns:
+            A function that ends it, for the owner's end; calling it again does nothing.
+        """
+        self._looks.append(look)
+
+        def end() -> None:
+            if look in self._looks:
+                self._looks.remove(look)
+
+        return end
+
+    async def look(self) -> None:
+        """Have all stores asked, side by side; one that is down or slow leaves its gauges as they were."""
+        await asyncio.gather(*(_bounded(look) for look in tuple(self._looks)))
 
     def _opened(self) -> Rows:
         places = {(service, provider, instance) for service, instance, provider, _, _ in tuple(self._operations.series)}
@@ -232,3 +273,11 @@ class Meter:
         for cell in self._operations.all():
             service, _, provider, _, _ = cell.values
             yield (service, provider), float(cell.count)
+
+
+async def _bounded(look: Look) -> None:
+    try:
+        async with asyncio.timeout(LOOK_SECONDS):
+            await look()
+    except (NooblyError, TimeoutError) as error:
+        _log.debug("a store was not asked for its gauges: %r", error)

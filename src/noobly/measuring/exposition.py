@@ -26,6 +26,9 @@ from noobly.core.series import Source
 from noobly.measuring.foreign import Foreign
 
 CACHED_SECONDS = 1.0
+LOOKED_SECONDS = 5.0
+"""How long what stores said is good; asking them is calls to servers."""
+
 SLICE = 500
 """Series, or lines of a histogram, that are taken on the event loop before others get their turn."""
 
@@ -88,6 +91,7 @@ class Exposition:
         # Where several processes answer in turn, an older page of one could show less than a younger of another.
         self._keeps = CACHED_SECONDS if meter.peers is None else 0.0
         self._made = -CACHED_SECONDS
+        self._looked = -LOOKED_SECONDS
         self._blocks: list[Block] = []
         self._pages: dict[Wanted, Page] = {}
 
@@ -96,6 +100,7 @@ class Exposition:
         async with self._lock:
             if self._clock.monotonic() - self._made >= self._keeps:
                 self._pages = {}
+                await self._look()
                 self._made = self._clock.monotonic()
                 self._blocks = await self._all()
             if wanted in self._pages:
@@ -104,6 +109,12 @@ class Exposition:
             if not wanted.names:
                 self._pages[wanted] = page
             return page
+
+    async def _look(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._looked >= LOOKED_SECONDS:
+            self._looked = now
+            await self._meter.look()
 
     async def _all(self) -> list[Block]:
         taken, blocks = time.monotonic_ns(), await self.own()

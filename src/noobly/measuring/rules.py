@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from noobly.core.errors import Internal
-from noobly.core.lines import Head
+from noobly.core.lines import Head, Merge
 from noobly.measuring.runtime import LAG, PAUSES
 from noobly.measuring.totals import ENDS, WORKERS
 
@@ -135,6 +135,31 @@ ALERTS = (
         severity="warning",
         summary="workers of {{ $labels.instance }} ended {{ $value }} times with code {{ $labels.code }}",
         action="Code -9 is often the memory limit; otherwise the log tells.",
+    ),
+    Alert(
+        name="NooblyQueueLate",
+        expr="max by (queue) (noobly_queue_oldest_seconds) > 600",
+        lasting="5m",
+        severity="warning",
+        summary="the oldest message of queue {{ $labels.queue }} waits for {{ $value | humanizeDuration }}",
+        action="Its consumers are gone or too few: look at what was received, and at `noobly queues list`.",
+    ),
+    Alert(
+        name="NooblyDeadLetters",
+        expr='sum by (queue) (increase(noobly_queue_messages_total{event="died"}[10m])) > 0',
+        lasting="0m",
+        severity="warning",
+        summary="{{ $value }} messages of queue {{ $labels.queue }} went to its dead letters",
+        action="`noobly queues peek --dead` shows them with their errors, `noobly queues redrive` sends them again.",
+    ),
+    Alert(
+        name="NooblyJobsFail",
+        expr='sum by (task) (rate(noobly_job_duration_seconds_count{verdict="failed"}[10m])) '
+        "/ sum by (task) (rate(noobly_job_duration_seconds_count[10m])) > 0.05",
+        lasting="10m",
+        severity="warning",
+        summary="{{ $value | humanizePercentage }} of the attempts of task {{ $labels.task }} fail for good",
+        action="The failed jobs have the errors; `rerun` runs them once more.",
     ),
     Alert(
         name="NooblyFilesNearLimit",
@@ -284,7 +309,8 @@ def _panel_of(head: Head) -> Panel:
     if head.type == "histogram":
         return Panel(head.name, _unit(head), _quantiles(head.name, ""), head.text)
     if head.type == "gauge":
-        return Panel(head.name, _unit(head), _by(f"sum{group} ({head.name})", legend), head.text)
+        how = "sum" if head.merge is Merge.SUM else "max"
+        return Panel(head.name, _unit(head), _by(f"{how}{group} ({head.name})", legend), head.text)
     name = f"{head.name}_total" if head.type == "counter" else f"{head.name}_count"
     return Panel(name, "cps", _by(f"sum{group} (rate({name}[{_WINDOW}]))", legend), head.text)
 

@@ -135,12 +135,12 @@ class QueueStats(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     queue: str
-    ready: int
-    delayed: int
-    in_flight: int
-    dead: int
-    oldest: float | None
-    paused: bool
+    ready: int = 0
+    delayed: int = 0
+    in_flight: int = 0
+    dead: int = 0
+    oldest: float | None = None
+    paused: bool = False
 
 
 class Redriven(msgspec.Struct, frozen=True):

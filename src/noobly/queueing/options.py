@@ -28,6 +28,8 @@ class QueueOptions(Config, frozen=True, kw_only=True):
             ``dead``: it goes to the dead letters at once, and the group goes on.
         codec: ``json`` or ``msgpack``, for messages that are not bytes.
         message_bytes: The longest message in bytes.
+        depth_queues: Queues whose depth and age ``/metrics`` shows, the first ones by name; each scrape asks the store
+            for them, at most every 5 seconds. 0 for none.
     """
 
     lease: Annotated[float, msgspec.Meta(ge=0.01, le=43_200)] = 30.0
@@ -40,3 +42,4 @@ class QueueOptions(Config, frozen=True, kw_only=True):
     group_failure: Literal["block", "dead"] = "block"
     codec: Literal["json", "msgpack"] = "json"
     message_bytes: Annotated[int, msgspec.Meta(ge=1, le=64 * 1024 * 1024)] = 1024 * 1024
+    depth_queues: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 100

@@ -29,6 +29,7 @@ from noobly.queueing.messages import (
 from noobly.queueing.options import QueueOptions
 from noobly.queueing.packing import Packer, handed, receipt_of, told
 from noobly.queueing.redriving import Redrive
+from noobly.queueing.stats import Analytics
 from noobly.queueing.sugar import QueueSugar
 from noobly.queueing.waiting import LONGEST_WAIT, awaited, count, leased_for, pause_for, waited
 
@@ -57,6 +58,7 @@ class Queues(QueueSugar):
         self._hands = Hands(driver, self._packer, scope, options)
         self._calls = Calls(driver, self._hands, self._tasks)
         self._redrive = Redrive(driver, self._packer.admit)
+        self._analytics = Analytics(scope, self.queues, self.stats, options.depth_queues)
         self._bus = scope.environment.bus
         self._where = (scope.service, scope.instance)
         self._sendings = self._bus.topic(events.Sent, *self._where)
@@ -65,6 +67,7 @@ class Queues(QueueSugar):
 
     async def close(self) -> None:
         """End what is consumed; messages under way go back when their lease ends."""
+        self._analytics.close()
         await self._end()
 
     @public("POST", "send", permission="write")
@@ -102,8 +105,8 @@ class Queues(QueueSugar):
         sent = await self._calls.send(queue, posted)
         if sent.error:
             raise NooblyError(f"queue {queue!r} did not take the message: {sent.error}")
-        if self._sendings.handlers and not sent.duplicate:
-            self._sendings.emit(events.Sent(*self._where, queue, 1))
+        if not sent.duplicate:
+            self._tell_sent(queue, 1)
         return Receipt(id=sent.id, duplicate=sent.duplicate)
 
     @public("POST", "send-many", permission="write")
@@ -143,8 +146,10 @@ class Queues(QueueSugar):
         else:
             within = waited(wait, LONGEST_WAIT)
             found = await awaited(lambda left: self._calls.wait(queue, most, held, left), within, self._slice)
-        if found and self._receivings.handlers:
-            self._receivings.emit(events.Received(*self._where, queue, len(found)))
+        if found:
+            self._analytics.received(queue, len(found))
+            if self._receivings.handlers:
+                self._receivings.emit(events.Received(*self._where, queue, len(found)))
         return found
 
     @overload
@@ -177,15 +182,14 @@ class Queues(QueueSugar):
         """
         if not await self._calls.ack(names.check(queue), receipt_of(receipt)):
             raise _stale(queue, "acknowledged")
-        if self._ackings.handlers:
-            self._ackings.emit(events.Acknowledged(*self._where, queue, 1))
+        self._tell_acked(queue, 1)
 
     @public("POST", "ack-many", permission="write", idempotent=True)
     async def ack_many(self, queue: str, receipts: Sequence[str]) -> list[bool]:
         """Say that messages are done; return for each whether its lease still stood."""
         good = await self._driver.ack(names.check(queue), [receipt_of(one) for one in receipts])
-        if self._ackings.handlers and any(good):
-            self._ackings.emit(events.Acknowledged(*self._where, queue, sum(good)))
+        if any(good):
+            self._tell_acked(queue, sum(good))
         return good
 
     @public("POST", "nack", permission="write")
@@ -318,9 +322,19 @@ class Queues(QueueSugar):
 
     async def _sent(self, queue: str, packed: Sequence[Posted]) -> list[Sent]:
         sent = await self._driver.send(queue, packed)
-        if self._sendings.handlers and (stored := sum(1 for one in sent if not one.duplicate and not one.error)):
-            self._sendings.emit(events.Sent(*self._where, queue, stored))
+        if stored := sum(1 for one in sent if not one.duplicate and not one.error):
+            self._tell_sent(queue, stored)
         return sent
+
+    def _tell_sent(self, queue: str, count: int) -> None:
+        self._analytics.sent(queue, count)
+        if self._sendings.handlers:
+            self._sendings.emit(events.Sent(*self._where, queue, count))
+
+    def _tell_acked(self, queue: str, count: int) -> None:
+        self._analytics.acknowledged(queue, count)
+        if self._ackings.handlers:
+            self._ackings.emit(events.Acknowledged(*self._where, queue, count))
 
     async def _bury(self, queue: str, receipt: str, kind: str, reason: str) -> None:
         if not await self._driver.bury(queue, names.dead(queue), Failure(receipt, 0.0, told(reason))):

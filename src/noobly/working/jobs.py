@@ -16,6 +16,7 @@ from noobly.working.adding import new_jobs
 from noobly.working.driver import Beat, Bounds, Claim, Claimed, Hold, JobDriver, JobRecord, NewJob, Retention, State
 from noobly.working.options import JobOptions
 from noobly.working.records import Forms, Held, Job, JobSpec, JobStats, Settled, Ticket, Value
+from noobly.working.stats import Analytics
 from noobly.working.sugar import JobSugar
 from noobly.working.tasks import DEFAULT_QUEUE
 
@@ -38,6 +39,7 @@ class Jobs(JobSugar):
         self._begin(scope, options)
         self._driver = driver
         self._forms = Forms(min(options.data_bytes, driver.limits.value_bytes), scope.environment.clock)
+        self._analytics = Analytics(scope, self.queues, self.stats, options.depth_queues)
         self._enqueued = scope.environment.bus.topic(events.Enqueued, scope.service, scope.instance)
 
     async def start(self) -> None:
@@ -47,6 +49,7 @@ class Jobs(JobSugar):
 
     async def close(self) -> None:
         """Stop the workers that run here, and end."""
+        self._analytics.close()
         await self._end()
 
     @public("POST", "add", permission="write")
@@ -258,6 +261,7 @@ class Jobs(JobSugar):
         return record
 
     def _announce(self, new: Sequence[NewJob]) -> None:
+        self._analytics.added(new)
         if not self._enqueued.handlers:
             return
         for one in new:

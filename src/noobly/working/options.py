@@ -25,6 +25,8 @@ class JobOptions(Config, frozen=True, kw_only=True):
         activities: The folder of the scripts that may be run by path; nothing outside of it can be.
         script_workers: Scripts that this process itself runs at once; 0 leaves them to ``noobly worker``.
         script_timeout: Seconds that a script may take.
+        depth_queues: Queues whose jobs ``/metrics`` shows by state, the first ones by name; each scrape asks the store
+            for them, at most every 5 seconds. 0 for none.
     """
 
     lease: Annotated[float, msgspec.Meta(ge=0.1, le=3600)] = 30.0
@@ -37,3 +39,4 @@ class JobOptions(Config, frozen=True, kw_only=True):
     activities: str = "activities"
     script_workers: Annotated[int, msgspec.Meta(ge=0, le=256)] = 4
     script_timeout: Positive = 300.0
+    depth_queues: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 100

@@ -29,6 +29,7 @@ from noobly.working.handle import JobHandle
 from noobly.working.heart import Beating, Twin
 from noobly.working.options import JobOptions
 from noobly.working.records import Held, Job, JobSpec, Settled, Ticket, Value
+from noobly.working.stats import Attempts
 from noobly.working.tasks import DEFAULT_QUEUE, Execution, Rules, Task, Tasks
 from noobly.working.worker import Plan, Worker
 
@@ -59,6 +60,7 @@ class JobSugar(Portable, ABC):
         super()._begin(scope, options)
         self.options = cast(JobOptions, options)
         self.slice = slice_of(scope.policy)
+        self.attempts = Attempts(scope)
         self.tasks = Tasks()
         self.task = self.tasks.task
         self.twin: Twin = _unopened

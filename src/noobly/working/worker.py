@@ -24,6 +24,7 @@ from noobly.working.heart import Heart, Twin
 from noobly.working.records import Held, Settled, Value
 from noobly.working.running import Attempt, Stop
 from noobly.working.settling import Answer, Settling
+from noobly.working.stats import Attempts
 from noobly.working.tasks import Tasks
 
 _log = logging.getLogger("noobly.working")
@@ -41,6 +42,7 @@ class Workable(Protocol):
 
     scope: Scope
     slice: float
+    attempts: Attempts
 
     async def claim(
         self, queue: str, worker: str, *, max: int, wait: Seconds | None, lease: Seconds | None, bounds: Bounds
@@ -238,8 +240,11 @@ class Worker:
         self._forget(queue, attempt)
 
     def _announce(self, attempt: Attempt, verdict: Verdict) -> None:
-        if self._over.handlers and attempt.took is not None:
-            job = attempt.held.job
+        if attempt.took is None:
+            return
+        job = attempt.held.job
+        self._jobs.attempts.ended(job, verdict, attempt.took)
+        if self._over.handlers:
             self._over.emit(events.Ended(*self._where, job.queue, job.id, job.task, verdict.value, attempt.took))
 
     def _told(self, queue: str, hold: Hold, beat: Beat) -> None:
