@@ -25,6 +25,7 @@ class Served:
         store = KeyStore(folder / "keys.json")
         self.full = store.create(name="full", scopes=["*"]).text.reveal()
         self.reader = store.create(name="reader", scopes=["caching:read"]).text.reveal()
+        self.writer = store.create(name="writer", scopes=["queueing:write", "working:write"]).text.reveal()
         self.expired = store.create(name="expired", scopes=["*"], lifetime=1e-6).text.reveal()
         revoked = store.create(name="revoked", scopes=["*"])
         self.revoked = revoked.text.reveal()
@@ -94,6 +95,20 @@ async def test_a_read_scope_reads_and_no_more(served: Served) -> None:
         status = found[endpoint.method, endpoint.path]
         allowed = endpoint.access in (Open.EVERYBODY, Access("caching", "read"))
         assert (status == 403) is not allowed, (endpoint.name, status)
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        ("DELETE", "/services/queueing/api/purge/q"),
+        ("POST", "/services/working/api/stop"),
+        ("POST", "/services/working/api/start"),
+    ],
+)
+async def test_what_is_for_administrators_is_so_in_the_legacy_api(served: Served, route: tuple[str, str]) -> None:
+    async with served.client({"x-api-key": served.writer}) as client:
+        assert (await client.get("/services/queueing/api/dequeue/q")).status_code == 200
+        assert (await client.request(*route)).status_code == 403
 
 
 async def test_a_full_key_reaches_everything(served: Served) -> None:

@@ -33,7 +33,17 @@ def _raw(value: object) -> bytes:
     raise TypeError(f"only bytes can be stored raw, not {type(value).__name__}")
 
 
-_ENCODERS: tuple[Encode, ...] = (msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode, _raw)
+_json: Encode = msgspec.json.Encoder().encode
+_pack: Encode = msgspec.msgpack.Encoder().encode
+
+
+def _msgpack(value: object) -> bytes:
+    """Refuse what JSON cannot carry, too: it could be stored, and then not be given to anybody over HTTP."""
+    _json(value)
+    return _pack(value)
+
+
+_ENCODERS: tuple[Encode, ...] = (_json, _msgpack, _raw)
 """By the codec's number, for the hash of an Enum's member is a call of its own."""
 
 
@@ -53,7 +63,7 @@ def encode(value: object, codec: Codec, subject: str) -> bytes:
     """Return a value as bytes.
 
     Args:
-        value: What JSON or msgpack can carry, a msgspec Struct or a dataclass; for RAW, bytes.
+        value: What JSON can carry, a msgspec Struct or a dataclass; for RAW, bytes.
         codec: How to write it.
         subject: What the value belongs to, for the message.
 

@@ -19,7 +19,7 @@ from noobly.server.correlation import Correlated
 from noobly.server.health import Health
 from noobly.server.idempotency import Idempotency
 from noobly.server.incoming import LIMIT, REQUEST_ID, Incoming
-from noobly.server.legacy import legacy
+from noobly.server.legacy import PREFIX, legacy
 from noobly.server.metrics import metrics
 from noobly.server.native import native
 from noobly.server.pages import pages
@@ -111,10 +111,13 @@ class Application:
     def _find(self, request: Request) -> Match | Response:
         identity: str = request.scope[REQUEST_ID]
         try:
-            found = self.table.find(request.method, _path(request.scope))
+            path = _path(request.scope)
+            found = self.table.find(request.method, path)
         except InvalidArgument as error:
             return problem(error, identity)
-        return found if isinstance(found, Match) else _no_route(request.method, found, identity)
+        if isinstance(found, Match):
+            return found
+        return _no_route(request.method, found, identity, legacy_path=path.lower().startswith(PREFIX))
 
     async def _respond(self, request: Request, match: Match) -> Response:
         endpoint, scope = match.endpoint, request.scope
@@ -151,14 +154,16 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-def _no_route(method: str, allowed: frozenset[str], identity: str) -> Response:
+def _no_route(method: str, allowed: frozenset[str], identity: str, *, legacy_path: bool) -> Response:
+    """Refuse what no endpoint answers; the original answers 404 to a wrong method, too."""
     if not allowed:
         return problem(NotFound("there is no such route; /openapi.json lists them"), identity)
+    methods = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
     if method == "OPTIONS":
-        return Response(status_code=204, headers={"allow": ", ".join(sorted(allowed))})
-    refused = InvalidArgument(f"this path takes {', '.join(sorted(allowed))}, not {method}")
-    response = problem(refused, identity, status=405)
-    response.headers["allow"] = ", ".join(sorted(allowed))
+        return Response(status_code=204, headers={"allow": methods})
+    refused = InvalidArgument(f"this path takes {methods}, not {method}")
+    response = problem(refused, identity, status=404 if legacy_path else 405)
+    response.headers["allow"] = methods
     return response
 
 

@@ -120,7 +120,7 @@ class Sessions:
 def _presented(request: Request) -> str | None:
     for name in ("x-api-key", "api-key"):
         given = request.headers.get(name)
-        if given is not None:
+        if given:
             return given
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     return given.strip() if scheme in ("Bearer", "ApiKey") and given.strip() else None

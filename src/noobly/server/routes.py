@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from enum import Enum
 from urllib.parse import unquote_to_bytes
@@ -21,6 +22,7 @@ Render = Callable[[NooblyError, str], Response]
 ADMIT = "noobly.admit"
 """Where a request's scope keeps what lets requests in, for what must ask again later."""
 _MOST_SEGMENTS = 3
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 class Open(Enum):
@@ -101,7 +103,7 @@ class Table:
             if wanted in methods:
                 return Match(methods[wanted], ())
             allowed.update(methods)
-        head = raw_path.rstrip("/") or "/"
+        head = raw_path.removesuffix("/") or "/"
         texts: tuple[str, ...] = ()
         for paths in self._paths:
             for path in (head, head.lower()):
@@ -113,7 +115,7 @@ class Table:
                     return Match(endpoint, tuple(map(_text, texts)))
                 allowed.update(methods)
             head, cut, text = head.rpartition("/")
-            if not cut:
+            if not cut or not text:
                 break
             texts = (text, *texts)
         return frozenset(allowed)
@@ -122,6 +124,8 @@ class Table:
 def _text(segment: str) -> str:
     if "%" not in segment:
         return segment
+    if _BAD_ESCAPE.search(segment):
+        raise InvalidArgument("the path has a % that is not followed by two hexadecimal digits")
     try:
         return unquote_to_bytes(segment).decode()
     except UnicodeDecodeError as error:

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 
 from noobly.app import Noobly
 from noobly.server.legacy import caching, logging, measuring, queueing, working
+from noobly.server.legacy.shapes import PREFIX
 from noobly.server.routes import Endpoint
+
+__all__ = ["PREFIX", "legacy"]
 
 TABLES = tuple(table.endpoints for table in (caching, logging, measuring, queueing, working))
 

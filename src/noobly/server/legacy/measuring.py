@@ -19,6 +19,9 @@ from noobly.server.routes import Access, Endpoint, Handler, Open
 READ, WRITE = Access("measuring", "read"), Access("measuring", "write")
 _LISTED = 100_000
 _MILLISECOND = 0.001
+_DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+"""What both JavaScript and Python read as the same number; Python's own reading also takes ``1_0``."""
+
 _SHORT = re.compile(r"\d{4}(-\d\d)?")
 
 Period = tuple[str, float, float]
@@ -83,12 +86,18 @@ def _measurement(body: dict[str, object] | list[object]) -> tuple[str, float]:
 def _number(value: object) -> float:
     """Return a number, also one that is written as text, as the original takes it."""
     try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float | str) else float(value)
+        number = _read(value)
     except (ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         raise InvalidArgument("Missing or invalid value: it must be a finite number")
     return number
+
+
+def _read(value: object) -> float:
+    if isinstance(value, str):
+        return float(value) if _DECIMAL.fullmatch(value.strip()) else math.nan
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def _instant(text: str, name: str) -> float:

@@ -13,7 +13,7 @@ from noobly.queueing import Queues
 from noobly.server.legacy.shapes import endpoint, json, json_body, ok
 from noobly.server.routes import Access, Endpoint, Open
 
-READ, WRITE = Access("queueing", "read"), Access("queueing", "write")
+READ, WRITE, ADMIN = (Access("queueing", permission) for permission in ("read", "write", "admin"))
 
 
 def endpoints(noobly: Noobly) -> Iterator[Endpoint]:
@@ -35,6 +35,8 @@ def _changes(queues: Queues) -> Iterator[Endpoint]:
         return ok()
 
     async def dequeue(request: Request, texts: tuple[str, ...]) -> Response:
+        if request.method == "HEAD":  # Whoever only looks gets no message, so none is taken.
+            return json(None)
         return json(await queues.dequeue(texts[0]))
 
     async def purge(request: Request, texts: tuple[str, ...]) -> Response:
@@ -43,7 +45,7 @@ def _changes(queues: Queues) -> Iterator[Endpoint]:
 
     yield endpoint("queueing", "POST", "enqueue", WRITE, enqueue, segments=1)
     yield endpoint("queueing", "GET", "dequeue", WRITE, dequeue, segments=1)
-    yield endpoint("queueing", "DELETE", "purge", WRITE, purge, segments=1)
+    yield endpoint("queueing", "DELETE", "purge", ADMIN, purge, segments=1)
 
 
 def _looks(queues: Queues) -> Iterator[Endpoint]:

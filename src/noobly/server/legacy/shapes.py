@@ -8,6 +8,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from noobly.core.codec import UNREADABLE
 from noobly.core.errors import InvalidArgument, NooblyError, Unauthenticated
 from noobly.server.answers import Answer
 from noobly.server.auth import MissingKey
@@ -15,8 +16,14 @@ from noobly.server.incoming import body
 from noobly.server.problems import headers
 from noobly.server.routes import Access, Endpoint, Handler, Open
 
+PREFIX = "/services/"
+"""What the paths of the legacy API begin with."""
+
 BODY_LIMIT = 100 * 1024
 """Bytes of a JSON body that the original takes."""
+
+
+_BOM = b"\xef\xbb\xbf"
 
 
 class _Refusal(msgspec.Struct, frozen=True):
@@ -31,7 +38,7 @@ def endpoint(
     """Return an endpoint of the legacy API: ``/services/<service>/api/<name>`` and so many segments of user text."""
     return Endpoint(
         method=method,
-        path=f"/services/{service}/api/{name}",
+        path=f"{PREFIX}{service}/api/{name}",
         access=access,
         handler=handler,
         name=f"legacy.{service}.{name}",
@@ -73,12 +80,14 @@ async def json_body(request: Request) -> dict[str, object] | list[object]:
     Raises:
         InvalidArgument: It is not JSON, or neither an object nor an array.
     """
-    content = await body(request)
-    if not content or not request.headers.get("content-type", "").lower().startswith("application/json"):
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return {}
+    content = (await body(request)).removeprefix(_BOM)
+    if not content:
         return {}
     try:
         value = msgspec.json.decode(content)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise InvalidArgument(f"the body is not JSON: {error}") from error
     if not isinstance(value, dict | list):
         raise InvalidArgument("the body must be a JSON object or array")

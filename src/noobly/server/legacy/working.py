@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import msgspec
@@ -9,18 +10,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from noobly.app import Noobly
-from noobly.core.errors import InvalidArgument
+from noobly.core.errors import InvalidArgument, NotFound, Unavailable
 from noobly.server.legacy.shapes import endpoint, iso, json, json_body, ok
 from noobly.server.routes import Access, Endpoint, Open
 from noobly.working import Job, Jobs, JobStats, State
 from noobly.working.scripts import QUEUE
 
-READ, WRITE = Access("working", "read"), Access("working", "write")
+READ, WRITE, ADMIN = (Access("working", permission) for permission in ("read", "write", "admin"))
 
 _ENDED = (State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED)
 _STATUS = {State.RUNNING: "running", State.SUCCEEDED: "completed", **dict.fromkeys(_ENDED[1:], "error")}
 _HISTORY, _MOST = 100, 1000
-_PATIENCE = 5.0
+_LIMIT = re.compile(r"\s*\+?0*([0-9]{1,9})")
+_PATIENCE = 2.5
+"""Seconds that a client waits for a task's end; those of the original give up after five."""
+
+_LATEST = 10
 
 
 class Accepted(msgspec.Struct, frozen=True, rename="camel"):
@@ -31,13 +36,13 @@ class Accepted(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Shown(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """One task as the original shows it."""
+    """One task as the original shows it: the result of one that failed is its error."""
 
     task_id: str
     script_path: str
     status: str
     queued_at: str
-    result: object = None
+    result: object = msgspec.UNSET
     error: str = ""
     started_at: str = ""
     completed_at: str = ""
@@ -93,6 +98,8 @@ def _changes(jobs: Jobs) -> Iterator[Endpoint]:
         path = sent.get("scriptPath") if isinstance(sent, dict) else None
         if not isinstance(path, str) or not path:
             raise InvalidArgument("Missing scriptPath")
+        if (await jobs.stats(QUEUE)).paused:
+            raise Unavailable("the worker manager is stopped; POST start lets it go on")
         ticket = await jobs.run_script(path, sent.get("data") if isinstance(sent, dict) else None)
         return json(Accepted(ticket.id))
 
@@ -105,8 +112,8 @@ def _changes(jobs: Jobs) -> Iterator[Endpoint]:
         return ok()
 
     yield endpoint("working", "POST", "run", WRITE, run)
-    yield endpoint("working", "POST", "stop", WRITE, stop)
-    yield endpoint("working", "POST", "start", WRITE, start)
+    yield endpoint("working", "POST", "stop", ADMIN, stop)
+    yield endpoint("working", "POST", "start", ADMIN, start)
 
 
 def _looks(jobs: Jobs) -> Iterator[Endpoint]:
@@ -119,7 +126,10 @@ def _looks(jobs: Jobs) -> Iterator[Endpoint]:
 
     async def task(request: Request, texts: tuple[str, ...]) -> Response:
         # The original knows no task before it has ended, so its clients ask until then: they are kept waiting a little.
-        return json(_shown(await jobs.wait(texts[0], queue=QUEUE, within=_PATIENCE)))
+        try:
+            return json(_shown(await jobs.wait(texts[0], queue=QUEUE, within=_PATIENCE)))
+        except InvalidArgument as error:
+            raise NotFound(f"there is no task of that id: {error.message}") from error
 
     async def stats(request: Request, texts: tuple[str, ...]) -> Response:
         return json(await _stats(jobs))
@@ -131,8 +141,10 @@ def _looks(jobs: Jobs) -> Iterator[Endpoint]:
 
 
 def _limit(request: Request) -> int:
-    given = request.query_params.get("limit", "")
-    return min(_MOST, int(given)) if given.isascii() and given.isdigit() and int(given[:9]) > 0 else _HISTORY
+    """Return how many tasks are asked for, read as JavaScript's ``parseInt`` reads a number."""
+    given = next(iter(request.query_params.getlist("limit")), "")
+    read = _LIMIT.match(given)
+    return min(_MOST, int(read[1])) or _HISTORY if read else _HISTORY
 
 
 def _status(stats: JobStats, workers: int) -> Status:
@@ -148,12 +160,13 @@ def _status(stats: JobStats, workers: int) -> Status:
 
 async def _stats(jobs: Jobs) -> Stats:
     found = await jobs.stats(QUEUE)
-    latest = await jobs.list_jobs(queue=QUEUE, states=_ENDED, max=1)
+    latest = await jobs.list_jobs(queue=QUEUE, states=(*_ENDED, State.RUNNING), max=_LATEST)
     errors = found.failed + found.cancelled + found.expired
     total = found.succeeded + errors + found.running
     counts = Shares(found.succeeded, errors, found.running)
     shares = [round(100 * part / total, 2) if total else 0.0 for part in (found.succeeded, errors, found.running)]
-    return Stats(total, counts, Shares(*shares), iso(latest[0].finished_at) if latest else None)
+    last = max((job.started_at for job in latest), default=0.0)
+    return Stats(total, counts, Shares(*shares), iso(last) if last else None)
 
 
 def _shown(job: Job) -> Shown:
@@ -163,8 +176,14 @@ def _shown(job: Job) -> Shown:
         script_path=str(args.get("path", "")),
         status=_STATUS.get(job.state, "queued"),
         queued_at=iso(job.created_at),
-        result=job.result,
+        result=_result(job),
         error=job.error,
         started_at=iso(job.started_at) if job.started_at else "",
         completed_at=iso(job.finished_at) if job.finished_at else "",
     )
+
+
+def _result(job: Job) -> object:
+    if not job.state.final:
+        return msgspec.UNSET
+    return job.result if job.state is State.SUCCEEDED else job.error
