@@ -39,8 +39,8 @@ async def test_a_good_call_passes_and_is_counted_once() -> None:
 
 
 async def test_the_operations_are_those_that_are_declared() -> None:
-    assert [operation.name for operation in operations(BirdDriver)] == ["look", "feed", "fly"]
-    assert [operation.idempotent for operation in operations(BirdDriver)] == [True, False, True]
+    assert [operation.name for operation in operations(BirdDriver)] == ["look", "feed", "listen", "fly"]
+    assert [operation.idempotent for operation in operations(BirdDriver)] == [True, False, True, True]
 
 
 class TestObserve:
@@ -147,6 +147,17 @@ class TestLimit:
         assert nest.faults.calls == {"look": 1}
         nest.faults.release()
         assert await asyncio.gather(first, second) == ["owl sings", "jay sings"]
+
+    async def test_calls_that_wait_for_something_to_come_take_no_places_from_others(self) -> None:
+        nest = Nest(concurrency=1, waiting=2)
+        nest.faults.plan(Fault.DELAY, times=2, operation="listen")
+        listening = [asyncio.ensure_future(nest.driver.listen()) for _ in range(2)]
+        await eventually(lambda: nest.faults.calls.get("listen") == 2)
+        assert await nest.driver.look("owl") == "owl sings"
+        with pytest.raises(RateLimited):
+            await nest.driver.listen()
+        nest.faults.release()
+        assert await asyncio.gather(*listening) == ["silence", "silence"]
 
     async def test_a_waiting_call_that_is_cancelled_gives_its_place_back(self) -> None:
         nest = Nest(concurrency=1, waiting=1)

@@ -177,7 +177,7 @@ class CoreDriver(Driver, Protocol):
         """Store messages, in order, so that they survive what this provider survives; return each one's fate."""
         ...
 
-    @operation(idempotent=False)
+    @operation(idempotent=False, waits=True)
     async def receive(self, queue: Queue, most: Limit, lease: float, wait: float, /) -> list[Leased]:
         """Lease messages: the highest priority first, then the one sent first; fewer, or none, where there are fewer.
 
