@@ -19,6 +19,8 @@ _HEADER = Text(0, 1024 * 1024).compile("a header", Limits())
 _REASON = Text(0, 1024 * 1024).compile("reason", Limits())
 _REASON_KEPT = 1000
 _RECEIPT = RECEIPT.compile("the receipt", Limits())
+_LONGEST_ID = 256
+_ID = Text(0, _LONGEST_ID).compile("the receipt", Limits())
 _KINDS, _DIGITS = frozenset("gm"), frozenset("0123456789")
 _HEADER_BYTES = 16 * 1024
 
@@ -206,16 +208,32 @@ def unending(headers: str) -> str:
 
 
 class Handed(msgspec.Struct, frozen=True, gc=False):
-    """What a user's receipt says: the driver's receipt, how often the message was delivered, whether it has a group."""
+    """What a user's receipt says.
+
+    Args:
+        receipt: The driver's receipt.
+        deliveries: How often the message was delivered.
+        grouped: It is of an ordered group.
+        id: Its id; empty where the receipt does not carry it.
+    """
 
     receipt: str
     deliveries: int
     grouped: bool
+    id: str
+
+
+def handed_out(leased: Leased) -> Handed:
+    """Return what the receipt of a delivery says."""
+    return Handed(leased.receipt, leased.deliveries, leased.message.group is not None, leased.message.id)
 
 
 def receipt(leased: Leased) -> str:
     """Return the receipt that a user gets for a delivery."""
-    return f"{leased.deliveries}{'g' if leased.message.group else 'm'}{leased.receipt}"
+    id = leased.message.id
+    if " " in id or len(id) > _LONGEST_ID:  # One that somebody else gave, and that could not be told apart again.
+        id = ""
+    return f"{leased.deliveries}{'g' if leased.message.group else 'm'}{id} {leased.receipt}"
 
 
 def receipt_of(text: str) -> str:
@@ -225,7 +243,7 @@ def receipt_of(text: str) -> str:
         InvalidArgument: It is none.
     """
     if type(text) is str and text[1:2] in _KINDS and text[0] in _DIGITS and text.isascii() and 2 < len(text) <= 4096:
-        return text[2:]
+        return text[text.find(" ", 2) + 1 or 2 :] or handed(text).receipt
     return handed(text).receipt
 
 
@@ -237,10 +255,13 @@ def handed(text: str) -> Handed:
     """
     if type(text) is str:
         digits = 1 if text[1:2] in _KINDS else len(text) - len(text.lstrip("0123456789"))
-        number, kind, driver = text[:digits], text[digits : digits + 1], text[digits + 1 :]
+        number, kind = text[:digits], text[digits : digits + 1]
         if kind in _KINDS and number.isdecimal() and number.isascii() and digits < 10:
+            before, space, after = text[digits + 1 :].partition(" ")
+            driver, id = (after, before) if space else (before, "")
             _RECEIPT(driver)
-            return Handed(driver, int(number), kind == "g")
+            _ID(id)
+            return Handed(driver, int(number), kind == "g", id)
     raise InvalidArgument("the receipt is not one that came with a delivery")
 
 

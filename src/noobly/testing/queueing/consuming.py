@@ -124,7 +124,7 @@ class ConsumingTheme(Theme):
         stats = await queues.stats("q")
         assert (stats.ready + stats.delayed, stats.in_flight) == (9, 0)
 
-    async def test_what_is_open_at_the_end_goes_back(self, queues: Queues) -> None:
+    async def test_what_is_open_at_the_end_goes_back(self, queues: Queues, harness: QueueHarness) -> None:
         for number in range(5):
             await queues.send("q", number)
         async with queues.consume("q", concurrency=5, lease=LONG) as messages:
@@ -135,7 +135,7 @@ class ConsumingTheme(Theme):
         while len(found) < 5:
             found += await queues.receive("q", max=5, wait=PATIENCE)
         assert sorted(values(found)) == list(range(5))
-        assert {each.deliveries for each in found} == {2}
+        assert {each.deliveries for each in found} == {1 if Can.UNCOUNT in harness.capabilities else 2}
 
     async def test_a_message_is_kept_as_long_as_its_handler_takes(self, queues: Queues, harness: QueueHarness) -> None:
         lease = 3.0 if harness.real_time else 8 * harness.tick
@@ -278,7 +278,8 @@ class ConsumingTheme(Theme):
                 # A server may not have noticed yet that a receiver is gone, and may hold the message for it.
                 async with flowing(harness):
                     found = await one(queues, "q")
-                assert found.deliveries == 2 * ended or not harness.direct
+                counted = 1 if Can.UNCOUNT in harness.capabilities else 2
+                assert found.deliveries == counted * ended or not harness.direct
                 await queues.nack("q", found.receipt, delay=0)
 
     async def test_typed_queues(self, queues: Queues) -> None:
