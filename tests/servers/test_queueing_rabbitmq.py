@@ -272,6 +272,26 @@ class TestQueues:
         with pytest.raises(ConfigError, match="arguments"):
             await queues.send("q", 1)
 
+    async def test_a_queue_keeps_the_limit_that_it_was_made_with(self, url: str, queues: Queues) -> None:
+        await queues.send("q", 1)
+        async with open_queues(url, delivery_limit=60) as other:
+            await other.send("q", 2)
+            found = await one(other, "q")
+            await other.nack("q", found.receipt, delay=0)
+            assert await drained(other, "q") == [2, 1]
+
+    async def test_a_queue_without_a_limit_but_with_other_arguments(
+        self, url: str, queues: Queues, channel: AbstractChannel
+    ) -> None:
+        for name, other in (("unlimited", {}), ("other", {"x-max-length": 5})):
+            place = Places(_namespace(url), 50).main(name)
+            arguments = {key: value for key, value in place.arguments.items() if key != "x-delivery-limit"}
+            await channel.declare_queue(place.name, durable=True, arguments={**arguments, **other})
+        await queues.send("unlimited", 1)
+        assert await queues.dequeue("unlimited") == 1
+        with pytest.raises(ConfigError, match="x-max-length"):
+            await queues.send("other", 1)
+
     async def test_a_queue_that_somebody_deletes(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         await queues.send("q", 1)
         await one(queues, "q")
