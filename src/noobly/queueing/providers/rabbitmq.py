@@ -171,7 +171,7 @@ class RabbitmqQueues:
         """Give back what came for somebody who is gone; it is stored anew, for the server would count a delivery."""
         if work.cancelled() or work.exception() is not None:
             return
-        holds = [self._holds.take(queue, leased.receipt) for leased in work.result()]
+        holds = self._holds.take(queue, [leased.receipt for leased in work.result()])
         moves = [
             (hold, self._moving.parcel(queue, replace(hold.letter, deliveries=hold.letter.deliveries - 1)))
             for hold in holds
@@ -192,8 +192,12 @@ class RabbitmqQueues:
             self._tasks.spawn(each(hold.tap, [hold.incoming], "reject"), "giving a message back")
 
     async def ack(self, queue: str, receipts: Sequence[str], /) -> list[bool]:
-        """See the protocol."""
-        holds = [self._holds.take(queue, receipt) for receipt in receipts]
+        """See the protocol.
+
+        Raises:
+            Unavailable: The connection was lost meanwhile, so it is not known whether they are deleted.
+        """
+        holds = self._holds.take(queue, receipts)
         if any(holds):
             await uncut(self._tasks, self._moving.settle([hold for hold in holds if hold is not None]))
         return [hold is not None for hold in holds]
@@ -201,7 +205,7 @@ class RabbitmqQueues:
     async def nack(self, queue: str, failures: Sequence[Failure], /) -> list[bool]:
         """See the protocol; the message is stored anew, with its errors, and then acknowledged."""
         due = [self._wall() + one.delay if one.delay > 0 else 0.0 for one in failures]
-        holds = [self._holds.take(queue, one.receipt) for one in failures]
+        holds = self._holds.take(queue, [one.receipt for one in failures])
         moves = [
             (hold, self._moving.parcel(queue, replace(failed(hold, one.reason), due=when)))
             for hold, one, when in zip(holds, failures, due, strict=True)
@@ -217,7 +221,7 @@ class RabbitmqQueues:
 
     async def bury(self, queue: str, dead: str, failure: Failure, /) -> bool:
         """See the protocol; the message is stored there before it is acknowledged here."""
-        hold = self._holds.take(queue, failure.receipt)
+        [hold] = self._holds.take(queue, [failure.receipt])
         if hold is None:
             return False
         letter = failed(hold, failure.reason)
