@@ -14,7 +14,8 @@ from aio_pika.abc import AbstractChannel
 from noobly.core.clock import fresh_id
 from noobly.core.config import Secret
 from noobly.core.errors import ConfigError, InvalidArgument, Unauthenticated, Unavailable
-from noobly.queueing import Queues, names, open_queues
+from noobly.queueing import Outbound, Queues, names, open_queues
+from noobly.queueing.providers import _rabbitmq_sending
 from noobly.queueing.providers._rabbitmq_names import Places
 from noobly.testing import eventually, free_port, private_or_skip, server_or_skip
 from noobly.testing.queueing.theme import LONG, PATIENCE, drained, one
@@ -178,6 +179,23 @@ class TestQueues:
         await eventually(lambda: looks >= before + 2, PATIENCE)
         await queues.send("q", 2)
         assert await asyncio.wait_for(waiting, PATIENCE) == 2
+
+    async def test_what_the_server_refuses_for_now(self, queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+        publish = _rabbitmq_sending._publish
+
+        async def partly(channel: AbstractChannel, parcel: _rabbitmq_sending.Parcel) -> object:
+            if parcel.message.body == b"0":
+                raise aio_pika.exceptions.DeliveryError(None, None)  # type: ignore[arg-type]
+            return await publish(channel, parcel)
+
+        await queues.send("q", "first")
+        monkeypatch.setattr(_rabbitmq_sending, "_publish", partly)
+        for refused in (queues.send("q", 0), queues.send_many("q", [Outbound(message=0)] * 2)):
+            with pytest.raises(Unavailable, match="RabbitMQ refused it"):
+                await refused
+        some = await queues.send_many("q", [Outbound(message=number) for number in range(2)])
+        assert [bool(each.error) for each in some] == [True, False]
+        assert await drained(queues, "q") == ["first", 1]
 
     async def test_the_server_itself_gives_up_what_nobody_acknowledges(self, url: str) -> None:
         async with open_queues(url, delivery_limit=2, max_deliveries=100) as queues:

@@ -8,7 +8,7 @@ from typing import TypeVar, overload
 
 from noobly.core.clock import Seconds
 from noobly.core.codec import converted
-from noobly.core.errors import Conflict, NooblyError, TooLarge
+from noobly.core.errors import Conflict, TooLarge, Unavailable
 from noobly.core.public import public
 from noobly.core.scope import Scope
 from noobly.queueing import events, names
@@ -99,12 +99,13 @@ class Queues(QueueSugar):
             InvalidArgument: An argument is bad, or the message cannot be encoded.
             TooLarge: It is over the limit.
             Unsupported: The provider cannot do what an argument asks for.
+            Unavailable: The store did not take it, and may do so later.
         """
         names.check(queue)
         posted = self._packer.one(queue, message, priority, (delay, ttl, dedup, group, headers))
         sent = await self._calls.send(queue, posted)
         if sent.error:
-            raise NooblyError(f"queue {queue!r} did not take the message: {sent.error}")
+            raise Unavailable(f"queue {queue!r} did not take the message: {sent.error}")
         if not sent.duplicate:
             self._tell_sent(queue, 1)
         return Receipt(id=sent.id, duplicate=sent.duplicate)

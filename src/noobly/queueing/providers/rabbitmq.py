@@ -31,7 +31,7 @@ from noobly.queueing.providers._rabbitmq_moving import Moving, each, failed
 from noobly.queueing.providers._rabbitmq_names import Places
 from noobly.queueing.providers._rabbitmq_receiving import Taps
 from noobly.queueing.providers._rabbitmq_roll import Roll
-from noobly.queueing.providers._rabbitmq_sending import Sending
+from noobly.queueing.providers._rabbitmq_sending import Sending, demand
 from noobly.queueing.providers._rabbitmq_tap import Tap, Waiting
 
 _GRACE = 1.0
@@ -94,7 +94,10 @@ class RabbitmqQueues:
 
     async def _store(self, queue: str, letters: Sequence[Letter]) -> list[str]:
         parcels = [self._moving.parcel(queue, letter) for letter in letters]
-        return await self._moving.publish(queue, parcels)
+        failures = await self._moving.publish(queue, parcels)
+        if all(failures):
+            demand(failures, queue)
+        return failures
 
     async def receive(self, queue: str, most: int, lease: float, wait: float, /) -> list[Leased]:
         """See the protocol.
