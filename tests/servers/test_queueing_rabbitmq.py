@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import aio_pika
 import pytest
 import trustme
-from aio_pika.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from noobly.core.clock import fresh_id
 from noobly.core.config import Secret
 from noobly.core.errors import ConfigError, InvalidArgument, Unauthenticated, Unavailable
 from noobly.queueing import Outbound, Queues, names, open_queues
-from noobly.queueing.providers import _rabbitmq_sending
+from noobly.queueing.providers import _rabbitmq_receiving, _rabbitmq_sending, rabbitmq
+from noobly.queueing.providers._rabbitmq_link import RabbitLink
 from noobly.queueing.providers._rabbitmq_names import Places
 from noobly.testing import eventually, free_port, private_or_skip, server_or_skip
 from noobly.testing.queueing.theme import LONG, PATIENCE, drained, one
@@ -125,6 +128,54 @@ class TestQueues:
             await asyncio.sleep(0)
             await other.send("q", 1)
             assert [each.value for each in await waiting] == [1]
+
+    async def test_all_who_wait_for_a_queue_look_for_it_together(
+        self, queues: Queues, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks, channel = 0, RabbitLink.channel
+
+        async def counted(link: RabbitLink, *, confirms: bool = False) -> AbstractChannel:
+            nonlocal looks
+            looks += 1
+            return await channel(link, confirms=confirms)
+
+        monkeypatch.setattr(RabbitLink, "channel", counted)
+        assert await asyncio.gather(*(queues.receive("q", wait=1.0) for _ in range(20))) == [[]] * 20
+        assert 1 <= looks <= 5
+
+    async def test_who_waits_is_woken_by_the_first_message_from_this_process(
+        self, queues: Queues, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (rabbitmq, _rabbitmq_receiving):
+            monkeypatch.setattr(module, "LOOK", LONG)
+        for name in ("q", names.dead("q")):
+            waiting = asyncio.create_task(queues.receive(name, wait=PATIENCE))
+            assert await queues.receive(name) == []
+            began = time.monotonic()
+            await queues.send("q", 1)
+            if names.is_dead(name):
+                await queues.reject("q", (await one(queues, "q")).receipt)
+            assert [each.value for each in await waiting] == [1]
+            assert time.monotonic() - began < 1.0
+
+    async def test_a_queue_that_does_not_answer_holds_up_no_other(
+        self, queues: Queues, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stuck, go, declare = asyncio.Event(), asyncio.Event(), aio_pika.Channel.declare_queue
+
+        async def slow(channel: aio_pika.Channel, name: str, *, passive: bool = False, **rest: Any) -> AbstractQueue:
+            if name.endswith(".stuck"):
+                stuck.set()
+                await go.wait()
+            return await declare(channel, name, passive=passive, **rest)
+
+        await queues.send("q", 1)
+        monkeypatch.setattr(aio_pika.Channel, "declare_queue", slow)
+        waiting = asyncio.create_task(queues.receive("stuck"))
+        await stuck.wait()
+        assert (await one(queues, "q")).value == 1
+        go.set()
+        assert await waiting == []
 
     async def test_a_queue_with_other_arguments(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         await channel.declare_queue(f"{_namespace(url)}.q", durable=True)

@@ -29,15 +29,13 @@ from noobly.queueing.providers._rabbitmq_link import RabbitLink, classify, uncut
 from noobly.queueing.providers._rabbitmq_messages import Letter, returns, unpack
 from noobly.queueing.providers._rabbitmq_moving import Moving, each, failed
 from noobly.queueing.providers._rabbitmq_names import Places
-from noobly.queueing.providers._rabbitmq_receiving import Taps
+from noobly.queueing.providers._rabbitmq_receiving import LOOK, Taps
 from noobly.queueing.providers._rabbitmq_roll import Roll
 from noobly.queueing.providers._rabbitmq_sending import Sending, demand
 from noobly.queueing.providers._rabbitmq_tap import Tap, Waiting
 
 _GRACE = 1.0
 """Seconds that receivers have when the provider is closed."""
-_POLL = 0.05
-"""Seconds between looks for a queue that nobody has sent to yet."""
 
 
 class RabbitmqQueues:
@@ -97,6 +95,7 @@ class RabbitmqQueues:
         failures = await self._moving.publish(queue, parcels)
         if all(failures):
             demand(failures, queue)
+        self._taps.made(self._places.name(queue))
         return failures
 
     async def receive(self, queue: str, most: int, lease: float, wait: float, /) -> list[Leased]:
@@ -127,18 +126,18 @@ class RabbitmqQueues:
             done.set_result(None)
 
     async def _receive(self, queue: str, most: int, lease: float, wait: float, waiting: Waiting) -> list[Leased]:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + wait
+        now, name = asyncio.get_running_loop().time, self._places.name(queue)
+        began = now()
+        until = began + wait
         while True:
-            tap = await self._taps.open(self._places.name(queue), partial(self._surplus, queue))
-            left = until - loop.time()
-            messages = await self._taken(tap, most, left, waiting) if tap is not None else []
+            last = now() >= until
+            tap = await self._taps.open(name, partial(self._surplus, queue), began if last else now() - LOOK)
+            messages = await self._taken(tap, most, until - now(), waiting) if tap is not None else []
             found = await self._leased(queue, tap, messages, lease) if tap is not None else []
-            left = until - loop.time()
-            if found or left <= 0 or waiting.over:
+            if found or last or waiting.over or (tap is not None and now() >= until):
                 return found
-            if not messages:
-                await waiting.wait(min(_POLL, left))
+            if tap is None:
+                await self._taps.appears(name, waiting, until - now())
 
     async def _taken(self, tap: Tap, most: int, wait: float, waiting: Waiting) -> list[AbstractIncomingMessage]:
         tap.users += 1
@@ -231,6 +230,7 @@ class RabbitmqQueues:
         message = replace(letter.message, attempts=letter.deliveries, died_at=self._wall())
         buried = replace(letter, message=message, deliveries=0, due=0.0)
         await uncut(self._tasks, self._moving.move(dead, [(hold, self._moving.parcel(dead, buried))]))
+        self._taps.made(self._places.name(dead))
         return True
 
     async def counts(self, queue: str, /) -> Counts:
