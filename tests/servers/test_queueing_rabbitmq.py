@@ -82,19 +82,34 @@ class TestConnecting:
 @pytest.mark.servers
 class TestQueues:
     async def test_a_lease_longer_than_the_server_bears(self, url: str) -> None:
-        async with open_queues(url, longest_lease=5) as queues:
-            with pytest.raises(InvalidArgument, match="longest_lease"):
+        async with open_queues(url, longest_lease=5, lease=5) as queues:
+            with pytest.raises(InvalidArgument, match="rabbitmq holds a message for 5 seconds at most"):
                 await queues.receive("q", lease=6)
             await queues.send("q", 1)
-            assert (await one(queues, "q", lease=5)).value == 1
+            held = await one(queues, "q", lease=5)
+            with pytest.raises(InvalidArgument, match="5 seconds at most"):
+                await queues.extend("q", held.receipt, 6)
+            await queues.ack("q", held.receipt)
+        with pytest.raises(ConfigError, match="set a shorter lease"):
+            async with open_queues(url, longest_lease=5):
+                pass
 
     async def test_a_message_is_held_no_longer_than_the_bound(self, url: str) -> None:
         async with open_queues(url, longest_lease=0.5, lease=0.5) as queues:
             await queues.send("q", 1)
             held = await one(queues, "q", lease=0.5)
-            await queues.extend("q", held.receipt, 60)
+            for _ in range(3):
+                await queues.extend("q", held.receipt)  # As a heartbeat does.
             assert (await one(queues, "q", lease=0.5)).deliveries == 2
             assert await queues.ack_many("q", [held.receipt]) == [False]
+
+    async def test_messages_move_where_leases_are_short(self, url: str) -> None:
+        async with open_queues(url, longest_lease=5, lease=5) as queues:
+            await queues.send("q", 1)
+            assert (await queues.move("q", "to")).moved == 1
+            await queues.reject("to", (await one(queues, "to", lease=5)).receipt)
+            assert (await queues.redrive("to", to="q")).moved == 1
+            assert await queues.dequeue("q") == 1
 
     async def test_a_message_of_another_program(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         await queues.send("q", 1)

@@ -32,8 +32,9 @@ class RabbitmqConfig(Config, frozen=True, kw_only=True):
         stall_timeout: Seconds without an answer after which a call fails, and a connection that answers nothing else
             either is given up.
         heartbeat: Seconds between signs of life; a connection silent for about three of them is given up.
-        longest_lease: Seconds a message can be held, all extensions included. The server closes the channel of one that
-            is held longer than its ``consumer_timeout``, 30 minutes by default, so this must be less.
+        longest_lease: Seconds a message can be held, all extensions included; no lease is longer. The server closes the
+            channel of one that is held longer than its ``consumer_timeout``, 30 minutes by default, so this must be
+            less.
         delivery_limit: How often the server itself delivers a message again, whose receivers vanished, before it puts
             it among the dead letters; it should be more than ``max_deliveries``. A queue keeps the limit it was made
             with.

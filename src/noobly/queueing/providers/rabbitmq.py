@@ -18,7 +18,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from msgspec.structs import replace
 
 from noobly.core.checks import Limits
-from noobly.core.errors import InvalidArgument, NooblyError
+from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
@@ -34,6 +34,8 @@ from noobly.queueing.providers._rabbitmq_roll import Roll
 from noobly.queueing.providers._rabbitmq_sending import Sending, demand
 from noobly.queueing.providers._rabbitmq_tap import Tap, Waiting
 
+_MOST_BYTES = 16 * 1024 * 1024
+"""What RabbitMQ 4 takes by default."""
 _GRACE = 1.0
 """Seconds that receivers have when the provider is closed."""
 
@@ -47,12 +49,12 @@ class RabbitmqQueues:
     Config = RabbitmqConfig
     scheme = "rabbitmq"
     in_process = False
-    limits = Limits(value_bytes=16 * 1024 * 1024)  # What RabbitMQ 4 takes by default.
+    limits = Limits(value_bytes=_MOST_BYTES)
     features = frozenset({Can.DELAY, Can.ERRORS})
     classify = staticmethod(classify)
 
     def __init__(self, config: RabbitmqConfig, environment: Environment) -> None:
-        self._longest = config.longest_lease
+        self.limits = Limits(value_bytes=_MOST_BYTES, lease=config.longest_lease)
         self._wall = environment.clock.time
         self._tasks = Tasks()
         self._near = RabbitLink(config, self._tasks, "receiving")
@@ -99,16 +101,7 @@ class RabbitmqQueues:
         return failures
 
     async def receive(self, queue: str, most: int, lease: float, wait: float, /) -> list[Leased]:
-        """See the protocol.
-
-        Raises:
-            InvalidArgument: The lease is longer than the server lets anybody hold a message.
-        """
-        if lease > self._longest:
-            raise InvalidArgument(
-                f"a lease of {lease:g} s is too long for RabbitMQ; longest_lease is {self._longest:g} s, which must be"
-                " less than the server's consumer_timeout"
-            )
+        """See the protocol."""
         waiting = Waiting()
 
         def gone(work: asyncio.Task[list[Leased]]) -> None:
@@ -218,7 +211,7 @@ class RabbitmqQueues:
         return [hold is not None for hold in holds]
 
     async def extend(self, queue: str, receipts: Sequence[str], lease: float, /) -> list[bool]:
-        """See the protocol; no lease ends later than ``longest_lease`` seconds after the delivery."""
+        """See the protocol; all extensions together end ``longest_lease`` seconds after the delivery."""
         return [self._holds.extend(queue, receipt, lease) for receipt in receipts]
 
     async def bury(self, queue: str, dead: str, failure: Failure, /) -> bool:
