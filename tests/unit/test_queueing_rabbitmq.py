@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from noobly.core.errors import ConfigError, MissingDependency, Unavailable
 from noobly.queueing import open_queues
 from noobly.queueing.driver import Posted
-from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, credentials
+from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, credentials, limit
 from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
 from noobly.queueing.providers._rabbitmq_messages import Letter, pack, unpack
 from noobly.queueing.providers._rabbitmq_moving import Moving
@@ -171,6 +171,29 @@ class TestOptions:
         for config in (RabbitmqConfig(host="mq.example.org"), RabbitmqConfig(username="ada")):
             with pytest.raises(ConfigError, match="password"):
                 credentials(config)
+
+    @pytest.mark.parametrize(
+        ("scheme", "options", "wanted"),
+        [
+            ("rabbitmq", {"ca": "ca.pem"}, "write rabbitmqs://"),
+            ("amqp", {"cert": "cert.pem", "cert_key": "key.pem"}, "write amqps://"),
+            ("amqps", {"cert_key": "key.pem"}, "needs cert"),
+            ("amqps", {"cert": "/nowhere/cert.pem"}, "cannot be read"),
+            ("amqp", {"delivery_limit": 4}, "set delivery_limit to as many"),
+            ("amqp", {"delivery_limit": 99, "max_deliveries": 100}, "max_deliveries"),
+        ],
+    )
+    async def test_those_that_would_do_nothing_are_refused(
+        self, scheme: str, options: dict[str, object], wanted: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=wanted):
+            async with open_queues(f"{scheme}://localhost", **options):
+                pass
+
+    def test_the_server_gives_up_later_than_receivers(self) -> None:
+        assert limit(RabbitmqConfig()) == 50
+        assert limit(RabbitmqConfig(max_deliveries=100)) == 100
+        assert limit(RabbitmqConfig(max_deliveries=7, delivery_limit=7)) == 7
 
     @pytest.mark.parametrize("options", [{"namespace": "a.b"}, {"heartbeat": 0}, {"longest_lease": 0}, {"nope": 1}])
     async def test_wrong_ones_are_refused(self, options: dict[str, object]) -> None:

@@ -22,7 +22,7 @@ from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
-from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig
+from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, limit
 from noobly.queueing.providers._rabbitmq_desk import Desk
 from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
 from noobly.queueing.providers._rabbitmq_link import RabbitLink, classify, uncut
@@ -59,7 +59,7 @@ class RabbitmqQueues:
         self._tasks = Tasks()
         self._near = RabbitLink(config, self._tasks, "receiving")
         self._far = RabbitLink(config, self._tasks, "sending")
-        self._places = Places(config.namespace, config.delivery_limit)
+        self._places = Places(config.namespace, limit(config))
         self._desk = Desk(self._near)
         self._taps = Taps(self._near, self._tasks)
         self._roll = Roll(self._near, self._places.roll())
