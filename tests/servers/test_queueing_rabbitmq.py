@@ -17,7 +17,7 @@ from noobly.core.clock import fresh_id
 from noobly.core.config import Secret
 from noobly.core.errors import ConfigError, InvalidArgument, Unauthenticated, Unavailable
 from noobly.queueing import Outbound, Queues, names, open_queues
-from noobly.queueing.providers import _rabbitmq_receiving, _rabbitmq_sending, rabbitmq
+from noobly.queueing.providers import _rabbitmq_receiving, _rabbitmq_roll, _rabbitmq_sending, rabbitmq
 from noobly.queueing.providers._rabbitmq_link import RabbitLink
 from noobly.queueing.providers._rabbitmq_names import Places
 from noobly.testing import eventually, free_port, private_or_skip, server_or_skip
@@ -129,6 +129,17 @@ class TestQueues:
         message = await queue.get()
         assert (message.body, message.message_id, message.delivery_mode) == (b'{"a":1}', sent.id, 2)
         await message.ack()
+
+    async def test_a_dead_letter_of_another_program(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
+        await queues.send("q", 1)
+        await queues.dequeue("q")
+        foreign = aio_pika.Message(b"{}", headers={"trace": "abc"}, correlation_id="c", content_type="application/json")
+        await channel.default_exchange.publish(foreign, f"{_namespace(url)}.q")
+        await queues.reject("q", (await one(queues, "q")).receipt, reason="bad")
+        dead = await (await channel.get_queue(f"{_namespace(url)}.q.dead")).get(timeout=PATIENCE)
+        assert (dead.correlation_id, dead.content_type) == ("c", "application/json")
+        assert (dead.headers["trace"], dead.headers["noobly-last-error"]) == ("abc", "bad")
+        await dead.ack()
 
     async def test_looking_makes_no_queue(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         assert await queues.receive("q", wait=0.1) == []
@@ -328,6 +339,27 @@ class TestQueues:
             assert await queues.queues() == ["q0", "q1", "q2", "q4"]
             await other.send("q3", 1)
             assert "q3" in await queues.queues()
+
+    async def test_the_names_are_gone_through_when_they_are_many(
+        self, url: str, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def entries() -> int:
+            names = await channel.declare_queue(f"{_namespace(url)}#names", passive=True)
+            return names.declaration_result.message_count or 0
+
+        for _ in range(4):
+            async with open_queues(url) as other:
+                await other.send("q", 1)
+        assert await entries() == 4
+        monkeypatch.setattr(_rabbitmq_roll, "_LONG", 3)
+        async with open_queues(url) as other:
+            await other.send("q", 1)
+
+            async def few() -> bool:
+                return await entries() == 1
+
+            await eventually(few, PATIENCE)
+            assert await other.queues() == ["q"]
 
     async def test_many_receivers_of_one_queue_get_everything_once(self, queues: Queues) -> None:
         async def receive() -> list[object]:

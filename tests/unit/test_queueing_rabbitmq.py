@@ -62,6 +62,9 @@ class _Incoming:
 
     def __init__(self, message: aio_pika.Message, **headers: object) -> None:
         self.body, self.message_id, self.timestamp = message.body, message.message_id, message.timestamp
+        self.content_type, self.content_encoding = message.content_type, message.content_encoding
+        self.correlation_id, self.reply_to = message.correlation_id, message.reply_to
+        self.type, self.app_id = message.type, message.app_id
         self.headers = {**message.headers, **headers}
 
     def letter(self) -> Letter:
@@ -92,6 +95,26 @@ class TestLetters:
         foreign = {"noobly-deliveries": "many", "noobly-headers": 5, "noobly-due": True, "x-death": "?"}
         letter = _Incoming(aio_pika.Message(b""), **foreign).letter()
         assert (letter.deliveries, letter.message.headers, letter.due) == (0, "", 0.0)
+
+    def test_numbers_below_zero_are_not_taken(self) -> None:
+        foreign = {"noobly-deliveries": -5, "noobly-attempts": -1, "noobly-sent-at": -1, "noobly-due": -1}
+        letter = _Incoming(aio_pika.Message(b""), **foreign).letter()
+        assert (letter.deliveries, letter.message.attempts, letter.sent_at, letter.due) == (0, 0, 0.0, 0.0)
+
+    def test_what_a_foreign_sender_put_beside_a_message_stays_with_it(self) -> None:
+        beside = {
+            "content_type": "application/json",
+            "content_encoding": "utf-8",
+            "correlation_id": "c",
+            "reply_to": "r",
+            "type": "t",
+            "app_id": "a",
+        }
+        headers = {"trace": "abc", "x-tenant": 5, "x-death": [], "x-delivery-count": 2, "CC": ["other"]}
+        first = _Incoming(aio_pika.Message(b"{}", headers=headers, **beside)).letter()
+        stored = pack(_Incoming(pack(first)).letter())
+        assert {name: getattr(stored, name) for name in beside} == beside
+        assert {name for name in stored.headers if not name.startswith("noobly-")} == {"trace", "x-tenant"}
 
 
 class _Tap:

@@ -62,6 +62,8 @@ class Moving:
         except BaseException:
             self._roll.doubt(queue)
             raise
+        if entry:
+            self._roll.seen(self._sending.length(self._places.roll().name))
         return failures[len(entry) :]
 
     def parcel(self, queue: str, letter: Letter) -> Parcel:

@@ -35,6 +35,7 @@ class Sending:
         self._opening = asyncio.Lock()
         self._channel: AbstractChannel | None = None
         self._declared: dict[str, float] = {}
+        self._lengths: dict[str, int] = {}
 
     async def publish(self, parcels: Sequence[Parcel]) -> list[str]:
         """Store messages in order; return for each why it was not stored, empty where it was.
@@ -51,6 +52,10 @@ class Sending:
     def delayed(self, name: str) -> list[str]:
         """Return the delay queues that were made here for a queue of the server."""
         return [known for known in self._declared if known.startswith(f"{name}#")]
+
+    def length(self, name: str) -> int:
+        """Return how many messages were in a queue when it was last declared here."""
+        return self._lengths.get(name, 0)
 
     def forget(self, name: str) -> None:
         """Declare a queue again before the next message; somebody has deleted it."""
@@ -97,7 +102,8 @@ class Sending:
 
     async def _declared_as(self, channel: AbstractChannel, place: Place) -> None:
         async with self._link.bounded():
-            await channel.declare_queue(place.name, durable=True, arguments=dict(place.arguments))
+            queue = await channel.declare_queue(place.name, durable=True, arguments=dict(place.arguments))
+        self._lengths[place.name] = queue.declaration_result.message_count or 0
 
     async def _confirmed(self, parcels: Sequence[Parcel]) -> list[object]:
         """Publish all, then wait for all confirms; a refused message's error is in its place."""

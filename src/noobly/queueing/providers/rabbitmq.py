@@ -62,7 +62,7 @@ class RabbitmqQueues:
         self._places = Places(config.namespace, limit(config))
         self._desk = Desk(self._near)
         self._taps = Taps(self._near, self._tasks)
-        self._roll = Roll(self._near, self._places.roll())
+        self._roll = Roll(self._near, self._tasks, self._places.roll())
         self._holds = Holds(environment.clock, config.longest_lease, self._lapse)
         self._moving = Moving(Sending(self._far), self._places, self._roll, self._holds, self._wall)
         self._waiting: dict[Waiting, asyncio.Future[None]] = {}
