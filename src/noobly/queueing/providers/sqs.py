@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from math import ceil
 from typing import TypeAlias
 
@@ -22,22 +21,19 @@ from noobly.core.checks import Limits
 from noobly.core.errors import Conflict, NooblyError, PermissionDenied, Unsupported
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
-from noobly.queueing.providers._sqs_calls import Calls, outcomes
+from noobly.queueing.providers._sqs_calls import Calls
 from noobly.queueing.providers._sqs_config import SqsConfig
 from noobly.queueing.providers._sqs_held import Held, Memory, Receipts
 from noobly.queueing.providers._sqs_names import Naming
 from noobly.queueing.providers._sqs_packing import MOST_BYTES, TOGETHER, Packing
 from noobly.queueing.providers._sqs_purging import purge
 from noobly.queueing.providers._sqs_queues import Directory, Making
-from noobly.queueing.providers._sqs_receiving import Receiving
+from noobly.queueing.providers._sqs_receiving import Arrival, Claim, Receiving
 from noobly.queueing.providers._sqs_sending import Sending
-from noobly.queueing.providers._sqs_wire import ABSENT, Message
+from noobly.queueing.providers._sqs_wire import ABSENT
 
 _LONGEST = 43_200
 """Seconds for which SQS hides a message at most."""
-_BUDGET = 1.0
-"""Seconds after which a receive that has found something asks for no more."""
-_AT_ONCE = 8
 _PROBE = "health"
 _READY, _DELAYED, _HELD = (f"ApproximateNumberOfMessages{kind}" for kind in ("", "Delayed", "NotVisible"))
 
@@ -64,7 +60,6 @@ class SqsQueues:
         self._client = AwsClient("sqs", config)
         self._aws = AwsJson(self._client)
         self._calls = Calls(self._aws)
-        self._receiving = Receiving(self._calls)
         self._packing = Packing(fifo=config.fifo, fair=config.fair)
         self._naming = Naming(config.namespace, fifo=config.fifo)
         making = Making(
@@ -74,6 +69,8 @@ class SqsQueues:
             receives=min(config.max_deliveries + 1, 1000),
         )
         self._queues = Directory(self._aws, self._naming, making)
+        together = 1 if config.fifo else TOGETHER
+        self._receiving = Receiving(self._queues, self._calls, together, self._now)
         self._receipts = Receipts(self._now)
         self._sending = Sending(self._queues, self._calls, self._packing, environment.clock)
         self._resting: Memory[str, str] = Memory(self._now)
@@ -106,29 +103,13 @@ class SqsQueues:
         url = await (self._queues.wait(queue, began + wait) if wait else self._queues.find(queue))
         if url is None:
             return []
-        together, held = 1 if self._config.fifo else TOGETHER, max(1, ceil(lease))
-        left = ceil(max(0.0, began + wait - now())) or int(self._config.ask_all)
-        found = await self._take(queue, url, min(most, together), held, left)
-        full = len(found) == together
-        while full and len(found) < most and now() - began < _BUDGET + wait:
-            rounds = min(_AT_ONCE, (most - len(found)) // together) or 1
-            asked = min(together, most - len(found))
-            more = await outcomes([partial(self._take, queue, url, asked, held, 0)] * rounds, rounds)
-            full = all(not isinstance(one, BaseException) and len(one) == asked for one in more)
-            found += [each for one in more if not isinstance(one, BaseException) for each in one]
-        return sorted(found, key=lambda one: one.sent_at)
+        left = ceil(max(0.0, began + wait - now()))
+        claim = Claim(queue, url, max(1, ceil(lease)))
+        found = await self._receiving.receive(claim, most, left or int(self._config.ask_all))
+        return sorted((self._leased(queue, one) for one in found), key=lambda one: one.sent_at)
 
-    async def _take(self, queue: str, url: str, most: int, lease: int, wait: int) -> list[Leased]:
-        try:
-            found = await self._receiving.receive(url, most, lease, wait)
-        except AwsError as error:
-            if error.code not in ABSENT:
-                raise
-            self._queues.forget(queue)
-            return []
-        return [self._leased(queue, one, lease) for one in found]
-
-    def _leased(self, queue: str, found: Message, lease: int) -> Leased:
+    def _leased(self, queue: str, arrival: Arrival) -> Leased:
+        found = arrival.message
         message = self._packing.unpack(found)
         deliveries = int(found.attributes.get("ApproximateReceiveCount", "1"))
         self._resting.drop(found.message_id)
@@ -138,7 +119,7 @@ class SqsQueues:
             number=found.message_id,
             message=message,
             deliveries=deliveries,
-            until=self._now() + lease,
+            until=arrival.until,
         )
         sent_at = int(found.attributes.get("SentTimestamp", "0")) / 1000
         return Leased(message=message, receipt=self._receipts.add(held), deliveries=deliveries, sent_at=sent_at)
