@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 import pytest
@@ -23,6 +22,8 @@ from noobly.queueing.providers._sqs_purging import purge
 from noobly.queueing.providers._sqs_queues import Directory, Making
 from noobly.queueing.providers._sqs_wire import Entry, Message
 from noobly.queueing.providers.sqs import SqsConfig, SqsQueues
+
+from .aws_script import scripted
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256)
 FITTING = r"[A-Za-z0-9_-]{1,80}"
@@ -199,28 +200,6 @@ async def test_after_an_error_nothing_more_is_begun() -> None:
     assert begun == [0, 1]
     assert done[0] == 0
     assert all(isinstance(one, AwsError) for one in done[1:])
-
-
-class Scripted:
-    """Answers calls from a script: an answer, or the code of a refusal; the last one for ever."""
-
-    def __init__(self, **script: list[object]) -> None:
-        self.script = script
-        self.calls: list[str] = []
-
-    async def call(self, operation: str, request: msgspec.Struct, answer: type[object]) -> object:
-        self.calls.append(operation)
-        await asyncio.sleep(0)
-        left = self.script[operation]
-        found = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(found, str):
-            raise AwsError(found)
-        return msgspec.convert(found, answer)
-
-
-def scripted(**script: list[object]) -> Any:
-    """Return a stand-in for the calls to AWS."""
-    return Scripted(**script)
 
 
 async def test_somebody_else_makes_the_queue_meanwhile() -> None:

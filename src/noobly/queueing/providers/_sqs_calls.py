@@ -29,6 +29,7 @@ Work: TypeAlias = Callable[[], Awaitable[T]]
 _TOGETHER = 8
 """Calls under way at once for one call of the driver."""
 _TEN = 10
+_SILENT = "SQS does not say whether it has stored the message"
 
 
 async def every(works: Sequence[Work[T]]) -> list[T]:
@@ -57,10 +58,12 @@ class Calls:
     def __init__(self, aws: AwsJson) -> None:
         self._aws = aws
 
-    async def send(self, url: str, entries: Sequence[Entry]) -> dict[str, str | Failed]:
-        """Send a batch and return, by each one's number in it, SQS's id or the failure."""
+    async def send(self, url: str, entries: Sequence[Entry]) -> list[str | AwsError]:
+        """Send a batch and return, for each message, SQS's id or why it was not stored."""
         answer = await self._aws.call("SendMessageBatch", SendBatch(queue_url=url, entries=list(entries)), SentBatch)
-        return {one.id: one.message_id for one in answer.successful} | {one.id: one for one in answer.failed}
+        stored = {one.id: one.message_id for one in answer.successful}
+        failed = {one.id: AwsError(one.code, one.message) for one in answer.failed}
+        return [stored.get(one.id) or failed.get(one.id) or AwsError("", _SILENT) for one in entries]
 
     async def receive(self, url: str, most: int, lease: int, wait: int) -> list[Message]:
         """Receive up to ten messages."""
