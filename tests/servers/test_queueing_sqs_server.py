@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import botocore.session
+import msgspec
 import pytest
 
-from noobly.clients.aws import AwsClient, AwsError
+from noobly.clients.aws import AwsClient, AwsError, AwsJson
 from noobly.core.clock import fresh_id
 from noobly.core.errors import Conflict, InvalidArgument, NotFound, Unauthenticated, Unsupported
 from noobly.queueing import Can, Outbound, Queues, names, open_queues
 from noobly.queueing.providers import _sqs_held
 from noobly.queueing.providers._sqs_names import token
+from noobly.queueing.providers._sqs_wire import Failed, HandleBatch, HandledBatch
 from noobly.testing import private_or_skip
 
 
@@ -232,6 +234,35 @@ async def test_a_message_that_sqs_refuses_fails_alone(moto: str, namespace: str)
         assert sent[10].error.startswith("invalid_argument: ")
         with pytest.raises(InvalidArgument, match="1024"):
             await queues.send("q", "x" * 2000)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("code", ["InvalidParameterValue", "InvalidAddress"])
+async def test_a_lease_that_cannot_be_extended_ends_alone(
+    moto: str, namespace: str, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    async def call(aws: AwsJson, operation: str, request: HandleBatch, answer: type[HandledBatch]) -> HandledBatch:
+        if operation != "ChangeMessageVisibilityBatch":
+            return await usual(aws, operation, request, answer)
+        good = msgspec.structs.replace(request, entries=request.entries[1:])
+        failed = Failed(id="0", code=code, message="Total VisibilityTimeout is beyond the limit [43200 seconds]")
+        found = await usual(aws, operation, good, answer)
+        return msgspec.structs.replace(found, failed=[*found.failed, failed])
+
+    usual = AwsJson.call
+    async with opened(moto, namespace) as queues:
+        await queues.send_many("q", [Outbound(message=number) for number in range(2)])
+        first, second = await queues.receive("q", max=10, wait=5, lease=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(AwsJson, "call", call)
+            if code == "InvalidParameterValue":
+                assert await queues.extend_many("q", [first.receipt, second.receipt], 600) == [False, True]
+            else:
+                with pytest.raises(InvalidArgument, match="43200"):
+                    await queues.extend_many("q", [first.receipt, second.receipt], 600)
+        (again,) = await queues.receive("q", max=10, wait=20)
+        assert again.id == first.id
+        assert await queues.ack_many("q", [first.receipt, second.receipt]) == [False, True]
 
 
 @pytest.mark.servers

@@ -15,7 +15,7 @@ from noobly.core.errors import ConfigError, TooLarge, Unsupported
 from noobly.core.scope import Environment
 from noobly.queueing import Can
 from noobly.queueing.driver import Counts, Posted
-from noobly.queueing.providers._sqs_calls import Calls, outcomes
+from noobly.queueing.providers._sqs_calls import Calls, outcomes, settled
 from noobly.queueing.providers._sqs_names import Naming, token, told
 from noobly.queueing.providers._sqs_packing import MOST_BYTES, Packing, batches
 from noobly.queueing.providers._sqs_purging import purge
@@ -262,7 +262,7 @@ async def test_purging_by_receiving() -> None:
 async def test_failures_within_a_batch() -> None:
     async def deleted(code: str, message: str = "") -> list[bool]:
         failed = {"Failed": [{"Id": "1", "Code": code, "Message": message}]}
-        return await Calls(scripted(DeleteMessageBatch=[failed])).delete("url", ["a", "b"])
+        return settled(await Calls(scripted(DeleteMessageBatch=[failed])).delete("url", ["a", "b"]))
 
     assert await deleted("ReceiptHandleIsInvalid") == [True, False]
     assert await deleted("InvalidParameterValue", "The receipt handle has expired.") == [True, False]
@@ -270,6 +270,13 @@ async def test_failures_within_a_batch() -> None:
         await deleted("InternalError")
     with pytest.raises(AwsError, match="VisibilityTimeout"):
         await deleted("InvalidParameterValue", "Total VisibilityTimeout is beyond the limit")
+
+
+async def test_each_delivery_has_its_outcome() -> None:
+    failed: list[object] = [{"Failed": [{"Id": "3", "Code": "InternalError"}]}, "RequestThrottled"]
+    done = await Calls(scripted(ChangeMessageVisibilityBatch=failed)).hide("url", [("h", 1)] * 12)
+    assert [one is True for one in done] == [True] * 3 + [False] + [True] * 6 + [False] * 2
+    assert [str(one) for one in done if one is not True] == ["InternalError"] + ["RequestThrottled"] * 2
 
 
 # Options

@@ -21,7 +21,7 @@ from noobly.core.checks import Limits
 from noobly.core.errors import Conflict, NooblyError, PermissionDenied, Unsupported
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
-from noobly.queueing.providers._sqs_calls import Calls
+from noobly.queueing.providers._sqs_calls import Calls, Outcome, beyond, settled
 from noobly.queueing.providers._sqs_config import SqsConfig
 from noobly.queueing.providers._sqs_held import Held, Memory, Receipts
 from noobly.queueing.providers._sqs_names import Naming
@@ -37,7 +37,7 @@ _LONGEST = 43_200
 _PROBE = "health"
 _READY, _DELAYED, _HELD = (f"ApproximateNumberOfMessages{kind}" for kind in ("", "Delayed", "NotVisible"))
 
-Call: TypeAlias = Callable[[str, Sequence[int]], Awaitable[list[bool]]]
+Call: TypeAlias = Callable[[str, Sequence[int]], Awaitable[list[Outcome]]]
 """Asks SQS, at a queue's URL, for some of several receipts, by their places."""
 
 
@@ -128,8 +128,10 @@ class SqsQueues:
         """See the protocol."""
         with self._receipts.taken(queue, receipts) as taken:
             handles = self._handles(receipts, taken)
-            return await self._ask(
-                queue, handles, lambda url, chosen: self._calls.delete(url, [handles[one] for one in chosen])
+            return settled(
+                await self._ask(
+                    queue, handles, lambda url, chosen: self._calls.delete(url, [handles[one] for one in chosen])
+                )
             )
 
     async def nack(self, queue: str, failures: Sequence[Failure], /) -> list[bool]:
@@ -141,42 +143,37 @@ class SqsQueues:
         pauses = [_pause(failure.delay) for failure in failures]
         receipts = [failure.receipt for failure in failures]
         with self._receipts.taken(queue, receipts) as taken:
-            good = await self._hide(queue, self._handles(receipts, taken), pauses)
+            good = settled(await self._hide(queue, self._handles(receipts, taken), pauses))
         for held, pause, came in zip(taken, pauses, good, strict=True):
             if held is not None and came and pause:
                 self._resting.set(held.number, queue, self._now() + pause)
         return good
 
     async def extend(self, queue: str, receipts: Sequence[str], lease: float, /) -> list[bool]:
-        """See the protocol.
-
-        Raises:
-            InvalidArgument: The message would be held for over 12 hours since it was received.
-        """
+        """See the protocol; one that would be held for over 12 hours since it was received is not extended."""
         held = [self._receipts.get(queue, receipt) for receipt in receipts]
         seconds = max(1, _pause(lease))
-        good = await self._hide(queue, self._handles(receipts, held), [seconds] * len(held))
-        for receipt, stands in zip(receipts, good, strict=True):
-            if stands:
+        done = await self._hide(queue, self._handles(receipts, held), [seconds] * len(held))
+        for receipt, one in zip(receipts, done, strict=True):
+            if one is True:
                 self._receipts.extend(receipt, seconds)
-        return good
+        return settled([False if beyond(one) else one for one in done])
 
     def _handles(self, receipts: Sequence[str], held: Sequence[Held | None]) -> list[str]:
         return [self._receipts.handle(*one) for one in zip(receipts, held, strict=True)]
 
-    async def _hide(self, queue: str, handles: Sequence[str], pauses: Sequence[int]) -> list[bool]:
-        async def hide(url: str, chosen: Sequence[int]) -> list[bool]:
+    async def _hide(self, queue: str, handles: Sequence[str], pauses: Sequence[int]) -> list[Outcome]:
+        async def hide(url: str, chosen: Sequence[int]) -> list[Outcome]:
             return await self._calls.hide(url, [(handles[one], pauses[one]) for one in chosen])
 
         return await self._ask(queue, handles, hide)
 
-    async def _ask(self, queue: str, handles: Sequence[str], call: Call) -> list[bool]:
-        """Return for each handle whether it was good; one that is empty is not."""
+    async def _ask(self, queue: str, handles: Sequence[str], call: Call) -> list[Outcome]:
+        """Return what became of each handle; one that is empty is no good."""
         chosen = [number for number, handle in enumerate(handles) if handle]
         url = await self._queues.find(queue) if chosen else None
-        done = await call(url, chosen) if url else [False] * len(chosen)
-        good = {number for number, taken in zip(chosen, done, strict=True) if taken}
-        return [number in good for number in range(len(handles))]
+        done = dict(zip(chosen, await call(url, chosen), strict=True)) if url else {}
+        return [done.get(number, False) for number in range(len(handles))]
 
     async def bury(self, queue: str, dead: str, failure: Failure, /) -> bool:
         """See the protocol: the message is sent to the dead letters and then deleted, and may be in both if that fails.
@@ -194,7 +191,8 @@ class SqsQueues:
                 )
             await self._sending.bury(dead, held, held.message, failure.reason)
             self._purged.discard(dead)
-            return (await self._ask(queue, [held.handle], lambda url, _: self._calls.delete(url, [held.handle])))[0]
+            deleted = await self._ask(queue, [held.handle], lambda url, _: self._calls.delete(url, [held.handle]))
+            return settled(deleted)[0]
 
     async def counts(self, queue: str, /) -> Counts:
         """See the protocol; messages that others gave back for later count as held."""
