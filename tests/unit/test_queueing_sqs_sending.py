@@ -52,7 +52,7 @@ async def test_what_was_not_stored_has_its_error() -> None:
     found = await sent(sqs(answer([0], [1])), 3)
     assert [one.id for one in found] == ["0", "1", "2"]
     assert found[0].error == ""
-    assert found[1].error == "unavailable: AWS cannot answer now: InternalError: try later"
+    assert found[1].error == "unavailable: AWS cannot do it now: InternalError: try later"
     assert found[2].error.startswith("internal: ")
     assert "does not say" in found[2].error
 
