@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -115,8 +116,29 @@ async def test_queues_are_made_as_the_options_say(moto: str, namespace: str) -> 
                 assert (found["MessageRetentionPeriod"], found["FifoQueue"]) == (retention, "true")
                 assert ("RedrivePolicy" in found) == (name == "q")
     async with opened(moto, namespace, retention=4321, fifo=True, max_deliveries=9) as queues:
-        await queues.send("q", 2)  # The queue stays as it is.
+        await queues.send("q", 2)  # The queue keeps its retention.
         assert await queues.size("q") == 2
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("create", [True, False])
+async def test_more_deliveries_than_a_queue_was_made_for(
+    moto: str, namespace: str, caplog: pytest.LogCaptureFixture, create: bool
+) -> None:
+    async with opened(moto, namespace, max_deliveries=1) as queues:
+        await queues.send("q", 1)
+    async with foreign(moto, f"{namespace}-q") as other:
+        made = json.loads((await asyncio.to_thread(other.attributes))["RedrivePolicy"])
+        with caplog.at_level(logging.WARNING, "noobly.queueing"):
+            for _ in range(2):
+                async with opened(moto, namespace, max_deliveries=10, create=create) as queues:
+                    for _ in range(2):
+                        await queues.size("q")
+                        await queues.send("q", 2)
+        found = json.loads((await asyncio.to_thread(other.attributes))["RedrivePolicy"])
+    assert found["deadLetterTargetArn"] == made["deadLetterTargetArn"]
+    assert int(found["maxReceiveCount"]) == (11 if create else 2)
+    assert ["should be 11 at least" in one.getMessage() for one in caplog.records] == ([] if create else [True] * 2)
 
 
 @pytest.mark.servers

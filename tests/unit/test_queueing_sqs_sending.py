@@ -28,7 +28,8 @@ def answer(stored: Sequence[int], failed: Sequence[int] = (), code: str = "Inter
 
 
 def sqs(*answers: object) -> Any:
-    return scripted(GetQueueUrl=[{"QueueUrl": "http://x/1/q"}], SendMessageBatch=list(answers))
+    url = {"QueueUrl": "http://x/1/q"}
+    return scripted(GetQueueUrl=[url], GetQueueAttributes=[{}], SendMessageBatch=list(answers))
 
 
 async def sent(aws: Any, count: int, *, fifo: bool = False) -> list[Sent]:

@@ -143,6 +143,13 @@ class Attributes(Shape, frozen=True):
     attributes: dict[str, str] = {}
 
 
+class SetAttributes(Shape, frozen=True):
+    """SetQueueAttributes."""
+
+    queue_url: str
+    attributes: dict[str, str]
+
+
 class Tagged(Shape, frozen=True):
     """The answer to ListQueueTags."""
 
