@@ -207,6 +207,41 @@ async def test_dead_letters_that_sqs_refuses(moto: str, namespace: str) -> None:
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("body", ['{"b": 2}', f'"{"x" * (1024 * 1024 - 2)}"', "no json"], ids=["short", "long", "odd"])
+async def test_messages_of_others_die_as_they_came(moto: str, namespace: str, body: str) -> None:
+    theirs = {
+        "trace": {"DataType": "String", "StringValue": "t"},
+        "bytes": {"DataType": "Binary", "BinaryValue": b"\xff"},
+    }
+    sent = {"MessageBody": body} | ({} if len(body) > 1000 else {"MessageAttributes": theirs})
+    async with opened(moto, namespace) as queues:
+        await queues.send("q", 1)
+        await queues.dequeue("q")
+        async with foreign(moto, f"{namespace}-q") as other:
+            await asyncio.to_thread(lambda: other.client.send_message(QueueUrl=other.url, **sent))
+        for held in await queues.receive("q", wait=5):
+            await queues.reject("q", held.receipt, reason="no")
+        assert ((await queues.stats("q")).dead, await queues.size("q")) == (1, 0)
+        async with foreign(moto, f"{namespace}-q_x2edead") as other:
+            (dead,) = await asyncio.to_thread(other.receive)
+    found = dead.get("MessageAttributes", {})
+    assert dead["Body"] == body
+    assert {name: found[name] for name in found if name in theirs} == sent.get("MessageAttributes", {})
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("fifo", [False, True])
+async def test_a_dead_letter_has_the_first_error_of_its_process(moto: str, namespace: str, fifo: bool) -> None:
+    async with opened(moto, namespace, fifo=fifo, max_deliveries=3) as queues:
+        await queues.send("q", 1)
+        for number in range(3):
+            (held,) = await queues.receive("q", wait=5)
+            await queues.nack("q", held.receipt, delay=0, reason=f"error {number}")
+        (dead,) = await queues.receive(names.dead("q"), wait=5)
+        assert (dead.first_error, dead.last_error) == ("error 0", "error 2")
+
+
+@pytest.mark.servers
 async def test_a_receiver_waits_for_a_queue_to_be_made(moto: str, namespace: str) -> None:
     async with opened(moto, namespace) as here, opened(moto, namespace) as there:
         for sender in (here, there):

@@ -17,10 +17,10 @@ from noobly.queueing import Can
 from noobly.queueing.driver import Counts, Posted
 from noobly.queueing.providers._sqs_calls import Calls, outcomes, settled
 from noobly.queueing.providers._sqs_names import Naming, token, told
-from noobly.queueing.providers._sqs_packing import MOST_BYTES, Packing, batches
+from noobly.queueing.providers._sqs_packing import MOST_BYTES, Packing, batches, foreign
 from noobly.queueing.providers._sqs_purging import purge
 from noobly.queueing.providers._sqs_queues import Directory, Making
-from noobly.queueing.providers._sqs_wire import Entry, Message
+from noobly.queueing.providers._sqs_wire import Entry, Message, Value
 from noobly.queueing.providers.sqs import SqsConfig, SqsQueues
 
 from .aws_script import scripted
@@ -172,6 +172,37 @@ def test_sizes() -> None:
     with pytest.raises(TooLarge):
         PACKING.pack(Posted(id="i", body=b"x" * (MOST_BYTES - 1000)))
     assert PACKING.pack(Posted(id="i", body=b"x" * most, headers="h" * 16_000, last_error="e" * 1000, died_at=1.0))
+
+
+def letter(body: bytes, attributes: dict[str, Value], error: str = "") -> Entry:
+    message = Message(message_id="m", receipt_handle="h", body=body.decode(), message_attributes=attributes)
+    posted = msgspec.structs.replace(PACKING.unpack(message), first_error=error, last_error=error, died_at=1.0)
+    return PACKING.letter(posted, foreign(message), "m")
+
+
+@pytest.mark.parametrize(("room", "kept"), [(4000, 1000), (600, 100), (200, 0)])
+def test_a_dead_letter_keeps_what_there_is_room_for_of_its_errors(room: int, kept: int) -> None:
+    entry = letter(b"x" * (MOST_BYTES - room), {}, "e" * 1000)
+    found = PACKING.unpack(received(entry))
+    assert (found.first_error, found.last_error, found.died_at) == ("e" * kept, "e" * kept, 1.0)
+
+
+def test_a_dead_letter_without_room_for_anything_is_what_came() -> None:
+    text = {"trace": Value(string_value="t", data_type="String")}
+    full = {f"a{number}": Value(string_value="v", data_type="String") for number in range(10)}
+    assert letter(b"x" * MOST_BYTES, {}).message_attributes == {}
+    assert letter(b"x" * (MOST_BYTES - 12), text).message_attributes == text
+    assert letter(b"x", full).message_attributes == full
+
+
+def test_a_dead_letter_keeps_the_attributes_of_others() -> None:
+    theirs = {
+        "trace": Value(string_value="t", data_type="String"),
+        "bytes": Value(binary_value="eA==", data_type="Binary"),
+    }
+    entry = letter(b"x", theirs | PACKING.pack(Posted(id="i", body=b"\xff")).message_attributes)
+    assert set(entry.message_attributes) == {*theirs, "noobly.message"}
+    assert {name: entry.message_attributes[name] for name in theirs} == theirs
 
 
 def test_batches_have_ten_messages_and_a_mebibyte() -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from noobly.clients.aws import AwsError, classify
 from noobly.core.errors import InvalidArgument, NooblyError, RateLimited, Unavailable
 from noobly.queueing.driver import Posted, Sent
 from noobly.queueing.providers._sqs_calls import Calls
+from noobly.queueing.providers._sqs_held import Held
 from noobly.queueing.providers._sqs_names import Naming
 from noobly.queueing.providers._sqs_packing import Packing
 from noobly.queueing.providers._sqs_queues import Directory, Making
 from noobly.queueing.providers._sqs_sending import Sending
+from noobly.queueing.providers._sqs_wire import SendBatch
 from noobly.testing import FakeClock
 
 from .aws_script import scripted
@@ -32,11 +35,14 @@ def sqs(*answers: object) -> Any:
     return scripted(GetQueueUrl=[url], GetQueueAttributes=[{}], SendMessageBatch=list(answers))
 
 
-async def sent(aws: Any, count: int, *, fifo: bool = False) -> list[Sent]:
+def sending(aws: Any, *, fifo: bool = False) -> Sending:
     making = Making(create=True, fifo=fifo, retention=60, receives=6)
     directory = Directory(aws, Naming("", fifo=fifo), making)
-    sending = Sending(directory, Calls(aws), Packing(fifo=fifo, fair=False), FakeClock())
-    return await sending.send("q", [Posted(id=str(one), body=b"1", group="g") for one in range(count)])
+    return Sending(directory, Calls(aws), Packing(fifo=fifo, fair=False), FakeClock())
+
+
+async def sent(aws: Any, count: int, *, fifo: bool = False) -> list[Sent]:
+    return await sending(aws, fifo=fifo).send("q", [Posted(id=str(one), body=b"1", group="g") for one in range(count)])
 
 
 @pytest.mark.parametrize(
@@ -73,3 +79,17 @@ async def test_a_batch_that_is_refused_holds_back_those_behind_it() -> None:
     assert [one.error.partition(":")[0] for one in found] == [""] * 10 + ["rate_limited"] * 10 + ["unavailable"] * 10
     with pytest.raises(AwsError, match="RequestThrottled"):
         await sent(sqs("RequestThrottled"), 30, fifo=True)
+
+
+async def test_the_first_error_is_the_first_one_known_here() -> None:
+    aws = sqs(answer([0]))
+    mine, message = sending(aws), Posted(id="i", body=b"1")
+    held = Held(queue="q", handle="h", number="m", message=message, deliveries=3, until=0.0)
+    for reason in ("", "first", "second"):
+        mine.given_back(held, reason)
+    await mine.bury("q", held, message, "last")
+    mine.forget(held)
+    await mine.bury("q", held, message, "last")
+    letters = [one.entries[0].message_attributes for one in aws.requests if isinstance(one, SendBatch)]
+    errors = [msgspec.json.decode(one["noobly.message"].string_value) for one in letters]
+    assert [(one["first_error"], one["last_error"]) for one in errors] == [("first", "last"), ("last", "last")]

@@ -19,6 +19,9 @@ from noobly.queueing.providers._sqs_queues import Directory
 from noobly.queueing.providers._sqs_wire import ABSENT, Entry
 
 _AT_ONCE = 8
+_LONGEST_RETENTION = 1_209_600
+"""Seconds for which SQS keeps a message at most."""
+_MOST_ERRORS = 10_000
 
 _HELD_BACK = "it was not sent, for a message before it was not stored; send what failed again, in order"
 
@@ -27,12 +30,13 @@ Fates: TypeAlias = list[str | AwsError]
 
 
 class Sending:
-    """Sends to queues, which are made where they are missing; remembers the dedup keys that were sent here."""
+    """Sends to queues, which are made where they are missing; remembers this process' dedup keys and first errors."""
 
     def __init__(self, queues: Directory, calls: Calls, packing: Packing, clock: Clock) -> None:
         self._queues, self._calls, self._packing = queues, calls, packing
         self._clock = clock
         self._sent: Memory[tuple[str, str], str] = Memory(clock.monotonic)
+        self._errors: Memory[str, str] = Memory(clock.monotonic, _MOST_ERRORS)
 
     async def send(self, queue: str, messages: Sequence[Posted]) -> list[Sent]:
         """Send messages, in order where that is kept, and return each one's fate.
@@ -55,20 +59,31 @@ class Sending:
     async def bury(self, dead: str, held: Held, message: Posted, reason: str) -> None:
         """Send a delivered message to the dead letters; again is the same as once on FIFO queues.
 
+        Its first error is the first one this process knows of.
+
         Raises:
             AwsError: SQS refuses it.
         """
         letter = msgspec.structs.replace(
             message,
-            first_error=message.first_error or reason,
+            first_error=message.first_error or self._errors.get(held.number) or reason,
             last_error=reason or message.last_error,
             attempts=held.deliveries,
             died_at=self._clock.time(),
         )
-        entry = self._packing.pack(letter, unique=held.number)
+        entry = self._packing.letter(letter, held.foreign, held.number)
         (fate,) = await self._send(dead, [entry])
         if isinstance(fate, AwsError):
             raise fate
+
+    def given_back(self, held: Held, reason: str) -> None:
+        """Remember why a message was first given back, for its dead letter; SQS has no place for it."""
+        if reason and self._errors.get(held.number) is None:
+            self._errors.set(held.number, reason, self._clock.monotonic() + _LONGEST_RETENTION)
+
+    def forget(self, held: Held) -> None:
+        """Forget that, for the message is gone."""
+        self._errors.drop(held.number)
 
     async def _send(self, queue: str, part: Sequence[Entry]) -> Fates:
         try:

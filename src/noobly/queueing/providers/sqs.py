@@ -25,7 +25,7 @@ from noobly.queueing.providers._sqs_calls import Calls, Outcome, beyond, settled
 from noobly.queueing.providers._sqs_config import SqsConfig
 from noobly.queueing.providers._sqs_held import Held, Memory, Receipts
 from noobly.queueing.providers._sqs_names import Naming
-from noobly.queueing.providers._sqs_packing import MOST_BYTES, TOGETHER, Packing
+from noobly.queueing.providers._sqs_packing import MOST_BYTES, TOGETHER, Packing, foreign
 from noobly.queueing.providers._sqs_purging import purge
 from noobly.queueing.providers._sqs_queues import Directory, Making
 from noobly.queueing.providers._sqs_receiving import Arrival, Claim, Receiving
@@ -118,6 +118,7 @@ class SqsQueues:
             handle=found.receipt_handle,
             number=found.message_id,
             message=message,
+            foreign=foreign(found),
             deliveries=deliveries,
             until=arrival.until,
         )
@@ -128,11 +129,14 @@ class SqsQueues:
         """See the protocol."""
         with self._receipts.taken(queue, receipts) as taken:
             handles = self._handles(receipts, taken)
-            return settled(
-                await self._ask(
-                    queue, handles, lambda url, chosen: self._calls.delete(url, [handles[one] for one in chosen])
-                )
+            done = await self._ask(
+                queue, handles, lambda url, chosen: self._calls.delete(url, [handles[one] for one in chosen])
             )
+            good = settled(done)
+        for held, gone in zip(taken, good, strict=True):
+            if held is not None and gone:
+                self._sending.forget(held)
+        return good
 
     async def nack(self, queue: str, failures: Sequence[Failure], /) -> list[bool]:
         """See the protocol.
@@ -144,9 +148,11 @@ class SqsQueues:
         receipts = [failure.receipt for failure in failures]
         with self._receipts.taken(queue, receipts) as taken:
             good = settled(await self._hide(queue, self._handles(receipts, taken), pauses))
-        for held, pause, came in zip(taken, pauses, good, strict=True):
-            if held is not None and came and pause:
-                self._resting.set(held.number, queue, self._now() + pause)
+        for held, failure, pause, came in zip(taken, failures, pauses, good, strict=True):
+            if held is not None and came:
+                self._sending.given_back(held, failure.reason)
+                if pause:
+                    self._resting.set(held.number, queue, self._now() + pause)
         return good
 
     async def extend(self, queue: str, receipts: Sequence[str], lease: float, /) -> list[bool]:
@@ -192,7 +198,9 @@ class SqsQueues:
             await self._sending.bury(dead, held, held.message, failure.reason)
             self._purged.discard(dead)
             deleted = await self._ask(queue, [held.handle], lambda url, _: self._calls.delete(url, [held.handle]))
-            return settled(deleted)[0]
+            (gone,) = settled(deleted)
+        self._sending.forget(held)
+        return gone
 
     async def counts(self, queue: str, /) -> Counts:
         """See the protocol; messages that others gave back for later count as held."""
