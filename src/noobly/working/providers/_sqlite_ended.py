@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from noobly.working.driver import Outcome, State, Verdict
 from noobly.working.providers import _sqlite_rows as rows
-from noobly.working.providers._sqlite_rows import ENDED, NUMBERS, READY, TIMED, Row, Where, find, microseconds
+from noobly.working.providers._sqlite_rows import BLOCKED, NUMBERS, READY, TIMED, Row, Where, find, microseconds
 
 _ENDS = {
     Verdict.SUCCEEDED: State.SUCCEEDED,
@@ -96,14 +96,14 @@ def end(
 def tell_parent(
     connection: sqlite3.Connection, row: Row, parent_id: str, state: State, error: str, changed: Changed, now: int
 ) -> None:
-    """Let the job that runs after an ended one know: it waits for one less, or fails."""
+    """Let the job that runs after an ended one know, if it still waits: for one less, or it fails."""
     where = find(connection, row.parent_queue)
     changed.queues.add(row.parent_queue)
     if state is State.SUCCEEDED or row.lenient:
         one_less(connection, where, parent_id, now)
         return
     parent = connection.execute(rows.FIND, (where.id, parent_id)).fetchone()
-    if parent is not None and Row(*parent).phase != ENDED:
+    if parent is not None and Row(*parent).phase == BLOCKED:
         reason = f"it runs after job {row.id}, which ended as {state.value}: {error}"
         end(connection, row.parent_queue, Row(*parent), State.FAILED, b"", reason, changed, now)
 

@@ -197,12 +197,11 @@ class Table:
         stored = self.held(outcome.hold, now)
         if stored is None:
             return None
-        self._running.discard(stored.record.id)
-        stored.token = ""
         ended = _ENDS.get(outcome.verdict)
         if ended is not None:
             self.end(stored, ended, now, result=outcome.result, error=outcome.error)
             return stored
+        self._let_go(stored)
         counted = stored.record.attempts - (outcome.verdict is Verdict.RELEASE)
         waiting = State.RETRYING if outcome.verdict is Verdict.RETRY else State.DELAYED
         error = outcome.error or stored.record.error
@@ -211,8 +210,13 @@ class Table:
         self._line_up(stored, now)
         return stored
 
+    def _let_go(self, stored: Stored) -> None:
+        self._running.discard(stored.record.id)
+        stored.token = ""
+
     def end(self, stored: Stored, state: State, now: float, *, result: bytes = b"", error: str = "") -> None:
         """Bring a job to its last state."""
+        self._let_go(stored)
         stored.changed = next(self._sequence)
         stored.set(state=state, finished_at=now, result=result, error=error, cancelling=False)
         self._ended[stored.record.id] = None

@@ -150,7 +150,7 @@ class MemoryJobs:
         if record.state is State.SUCCEEDED or stored.lenient:
             table.child_ended(record.parent, now)
             self._wake(record.parent_queue)
-        elif parent is not None and parent.record.state not in FINAL:
+        elif parent is not None and parent.record.state not in FINAL and parent.record.pending > 0:
             reason = f"it runs after job {record.id}, which ended as {record.state.value}: {record.error}"
             table.end(parent, State.FAILED, now, error=reason)
             self._tell(parent, now)
