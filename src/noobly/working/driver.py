@@ -268,7 +268,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         succeeded: Seconds that succeeded jobs are kept.
         others: Seconds that failed, cancelled and expired ones are kept.
-        most: Ended jobs kept per queue; the oldest leave.
+        most: Ended jobs kept per queue; the oldest leave, succeeded ones first.
     """
 
     succeeded: float
@@ -370,7 +370,7 @@ class JobDriver(Driver, Protocol):
 
     @operation(idempotent=True)
     async def sweep(self, queue: Queue, retention: Retention, /) -> int:
-        """Forget ended jobs past their retention; return how many."""
+        """Forget ended jobs past their retention, but for those whose parent has not ended; return how many."""
         ...
 
     @operation(idempotent=True, needs=Can.PAUSE)

@@ -112,11 +112,12 @@ def counts(connection: sqlite3.Connection, queue: str) -> dict[State, int]:
 
 
 def sweep(connection: sqlite3.Connection, queue: str, retention: Retention, now: int) -> int:
-    """Forget some ended jobs past their retention; 0 where there are none left."""
+    """Forget some ended jobs past their retention, succeeded ones first; 0 where there are none left."""
     where = find(connection, queue).id
     limits = (now - microseconds(retention.succeeded), now - microseconds(retention.others))
-    old = connection.execute(rows.OLD, (where, *limits)).fetchall()
-    return _forget(connection, old or connection.execute(rows.OVER, (where, retention.most)).fetchall())
+    asked = ((rows.OLD, limits), (rows.OVER, (retention.most, True)), (rows.OVER, (retention.most, False)))
+    found = (connection.execute(statement, (where, *values)).fetchall() for statement, values in asked)
+    return _forget(connection, next(filter(None, found), ()))
 
 
 def names(connection: sqlite3.Connection) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count, islice
 
@@ -279,15 +279,21 @@ class Table:
         stored.lines = [*stored.lines, *lines][-_LINES:]
         return True
 
-    def sweep(self, retention: Retention, now: float) -> int:
-        """Forget ended jobs past their retention."""
-        ended = [self.jobs[id] for id in self._ended]
-        over = max(0, len(ended) - retention.most)
-        old = [
-            stored
-            for number, stored in enumerate(ended)
-            if number < over or stored.record.finished_at + stored.kept(retention) <= now
-        ]
+    def sweep(self, retention: Retention, now: float, wanted: Callable[[JobRecord], bool]) -> int:
+        """Forget ended jobs past their retention, and of those that are too many the succeeded ones first.
+
+        Args:
+            retention: How long they are kept.
+            now: The time.
+            wanted: Says of a job that it must stay all the same.
+        """
+        free = [stored for id in self._ended if not wanted((stored := self.jobs[id]).record)]
+        old = [stored for stored in free if stored.record.finished_at + stored.kept(retention) <= now]
         for stored in old:
             self._forget(stored)
-        return len(old)
+        over = max(0, len(self._ended) - retention.most)
+        young = (stored for stored in free if stored.record.id in self._ended)
+        surplus = sorted(young, key=lambda stored: stored.record.state is not State.SUCCEEDED)[:over]
+        for stored in surplus:
+            self._forget(stored)
+        return len(old) + len(surplus)
