@@ -245,8 +245,8 @@ class Tables(RuleBasedStateMachine):
             if job is None:
                 continue
             job.hold = None
-            if verdict in ENDS:
-                self.end(job, ENDS[verdict])
+            if verdict in ENDS or job.cancelling:
+                self.end(job, ENDS.get(verdict, State.CANCELLED))
                 continue
             job.attempts -= verdict is Verdict.RELEASE
             retrying = State.RETRYING if verdict is Verdict.RETRY else State.DELAYED

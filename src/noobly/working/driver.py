@@ -309,6 +309,7 @@ class JobDriver(Driver, Protocol):
     async def settle(self, queue: Queue, outcomes: Sequence[Outcome], /) -> list[bool]:
         """End claims; return for each whether it still stood, without which nothing changes.
 
+        A job that was asked to end does not run again: ``RETRY`` and ``RELEASE`` cancel it.
         A job's parent runs once all it waits for have ended; it fails with the first one that does not succeed and is
         not lenient.
         """

@@ -9,6 +9,7 @@ import msgspec
 
 from noobly.working.driver import JobRecord, Retention, State
 from noobly.working.providers import _sqlite_rows as rows
+from noobly.working.providers._outcomes import ASKED
 from noobly.working.providers._sqlite_ended import Changed, end, one_less
 from noobly.working.providers._sqlite_rows import BLOCKED, ENDED, HELD, NUMBERS, READY, STATES, Row, find, microseconds
 
@@ -68,7 +69,7 @@ def cancel(connection: sqlite3.Connection, queue: str, id: str, now: int) -> tup
     if row.phase == HELD:
         connection.execute(rows.CANCELLING, (row.seq,))
         return State.RUNNING, changed
-    end(connection, queue, row, State.CANCELLED, b"", "somebody cancelled the job", changed, now)
+    end(connection, queue, row, State.CANCELLED, b"", ASKED, changed, now)
     return State.CANCELLED, changed
 
 

@@ -22,14 +22,9 @@ from noobly.working.driver import (
     State,
     Verdict,
 )
+from noobly.working.providers._outcomes import ASKED, error_after, state_after
 from noobly.working.providers._stored import Stored
 
-_ENDS = {
-    Verdict.SUCCEEDED: State.SUCCEEDED,
-    Verdict.FAILED: State.FAILED,
-    Verdict.CANCELLED: State.CANCELLED,
-    Verdict.EXPIRED: State.EXPIRED,
-}
 _LINES = 1000
 
 
@@ -197,15 +192,13 @@ class Table:
         stored = self.held(outcome.hold, now)
         if stored is None:
             return None
-        ended = _ENDS.get(outcome.verdict)
-        if ended is not None:
-            self.end(stored, ended, now, result=outcome.result, error=outcome.error)
+        state = state_after(outcome, stored.record.cancelling)
+        if state.final:
+            self.end(stored, state, now, result=outcome.result, error=error_after(outcome, state))
             return stored
         self._let_go(stored)
         counted = stored.record.attempts - (outcome.verdict is Verdict.RELEASE)
-        waiting = State.RETRYING if outcome.verdict is Verdict.RETRY else State.DELAYED
         error = outcome.error or stored.record.error
-        state = waiting if outcome.delay > 0 or waiting is State.RETRYING else State.QUEUED
         stored.set(state=state, attempts=counted, run_at=now + outcome.delay, error=error)
         self._line_up(stored, now)
         return stored
@@ -231,7 +224,7 @@ class Table:
         if stored.record.state is State.RUNNING:
             stored.set(cancelling=True)
             return None
-        self.end(stored, State.CANCELLED, now, error="somebody cancelled the job")
+        self.end(stored, State.CANCELLED, now, error=ASKED)
         return stored
 
     def rerun(self, id: str, now: float) -> bool:
