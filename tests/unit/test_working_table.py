@@ -279,11 +279,13 @@ class Tables(RuleBasedStateMachine):
         job = self.jobs.get(id)
         idle = (State.RUNNING, State.QUEUED, State.SUCCEEDED)
         expected = job is not None and job.state not in idle and (job.state in FINAL or not job.pending)
+        if expected and job.state in FINAL and job.key is not None:
+            expected = self.holder(job.key) is None
         assert queued is expected
         if job is None or not queued:
             return
         if job.state in FINAL:
-            job.attempts, job.stalls, job.pending, job.key = 0, 0, 0, None
+            job.attempts, job.stalls, job.pending = 0, 0, 0
         job.state, job.run_at, job.at_once = State.QUEUED, self.now, False
 
     @rule(id=st.sampled_from("abcdefgh"))

@@ -83,5 +83,5 @@ def check(spec: JobSpec) -> None:
 
 
 def key_of(task: str, data: bytes) -> str:
-    """Return the key under which jobs with equal arguments are one."""
+    """Return the key under which jobs with equal arguments, as canonical JSON, are one."""
     return f"{task[:100]}:{hashlib.sha256(data).hexdigest()}"

@@ -161,7 +161,8 @@ class Jobs(JobSugar):
         """Run a job now: one that waits for its time, or once more one that failed, was cancelled or has expired.
 
         Returns:
-            Whether it is queued; a job that runs, is queued already, or has succeeded stays as it is.
+            Whether it is queued; a job that runs, is queued already, or has succeeded stays as it is, and so does
+            one whose unique key another job has.
         """
         return await self._driver.rerun(queue, id)
 

@@ -78,10 +78,22 @@ def rerun(connection: sqlite3.Connection, queue: str, id: str, now: int) -> bool
     row = _row(connection, queue, id)
     if row is None or row.phase in (READY, HELD, BLOCKED) or STATES[row.state] is State.SUCCEEDED:
         return False
+    if row.phase == ENDED and not _take_key(connection, row, now):
+        return False
     connection.execute(rows.RERUN, (row.seq, now, row.phase == ENDED))
     if row.phase == ENDED and row.parent is not None:
         connection.execute(rows.ONE_MORE, (find(connection, row.parent_queue).id, row.parent))
     return True
+
+
+def _take_key(connection: sqlite3.Connection, row: Row, now: int) -> bool:
+    """Let a job that runs again have its key again; false where another one has it."""
+    if row.key is None:
+        return True
+    holder = connection.execute(rows.KEY, (row.queue, row.key, now)).fetchone()
+    if holder is None:
+        connection.execute(rows.SET_KEY, (row.queue, row.key, row.id, 0))
+    return holder is None or holder[0] == row.id
 
 
 def remove(connection: sqlite3.Connection, queue: str, id: str, now: int) -> tuple[bool, Changed]:

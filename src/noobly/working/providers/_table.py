@@ -46,10 +46,13 @@ class Table:
         """Return what a new job duplicates; None for nothing."""
         if new.id in self.jobs:
             return Added(new.id, duplicate=True)
-        holder = self._keys.get(new.unique) if new.unique is not None else None
-        if holder is not None and (holder[1] > now or (not holder[1] and holder[0] in self.jobs)):
-            return Added(holder[0], duplicate=True)
-        return None
+        holder = self._holder(new.unique, now)
+        return Added(holder, duplicate=True) if holder is not None else None
+
+    def _holder(self, key: str | None, now: float) -> str | None:
+        """Return the job that has a key."""
+        id, ends = self._keys.get(key, ("", 0.0)) if key is not None else ("", 0.0)
+        return id if ends > now or (not ends and id in self.jobs) else None
 
     def add(self, new: NewJob, now: float) -> Stored:
         """Store a job."""
@@ -233,6 +236,8 @@ class Table:
         if stored is None or stored.record.state in (State.RUNNING, State.QUEUED, State.SUCCEEDED):
             return False
         if stored.record.state in FINAL:
+            if not self._take_key(stored, now):
+                return False
             self._ended.pop(id, None)
             stored.set(attempts=0, stalls=0, finished_at=0.0, cancelling=False, expires_at=0.0, pending=0)
         elif stored.record.pending > 0:
@@ -240,6 +245,13 @@ class Table:
         stored.set(state=State.QUEUED, run_at=now)
         self._line_up(stored, now)
         return True
+
+    def _take_key(self, stored: Stored, now: float) -> bool:
+        """Let a job that runs again have its key again; false where another one has it."""
+        holder = self._holder(stored.key, now)
+        if holder is None and stored.key is not None:
+            self._keys[stored.key] = (stored.record.id, 0.0)
+        return holder in (None, stored.record.id)
 
     def remove(self, id: str) -> bool:
         """Forget a job that is not running."""
