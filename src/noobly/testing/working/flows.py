@@ -199,6 +199,20 @@ class FlowsTheme(Theme):
         await add(jobs, "parent", after=[spec("late", unique="k"), spec("twice", unique="k")])
         assert await drained(jobs) == ["early", "parent"]
 
+    @pytest.mark.parametrize("name", ["id", "unique"])
+    async def test_no_job_runs_before_two_others(self, jobs: Jobs, name: str) -> None:
+        base = spec("base", **{name: "base"})
+        sides = [spec("left", after=[base]), spec("right", after=[base])]
+        with pytest.raises(InvalidArgument, match=r"'base'.*two jobs"):
+            await add(jobs, "top", after=sides)
+        with pytest.raises(InvalidArgument, match="two jobs"):
+            await jobs.add(sides)
+        with pytest.raises(InvalidArgument, match=r"'p'.*twice"):
+            await jobs.add([spec("p", after=[spec(each)], **{name: "p"}) for each in (1, 2)])
+        assert await jobs.queues() == []
+        await jobs.add([spec("left", after=[base, base]), base])
+        assert await drained(jobs) == ["base", "left"]
+
     async def test_forgetting_a_child_that_waits(self, jobs: Jobs) -> None:
         await add(jobs, "parent", after=[spec(1, id="a"), spec(2, id="b")])
         assert await jobs.remove("a", queue=Q)

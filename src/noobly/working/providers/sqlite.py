@@ -125,12 +125,15 @@ class SqliteJobs:
 
     async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
-        heard = self._arrivals.heard
-        found = await self._database.read(lambda connection: stored.get(connection, queue, id))
-        if found is None or found.state.final or not wait:
-            return found
-        await self._arrivals.wait(_job(queue, id), heard, wait)
-        return await self._database.read(lambda connection: stored.get(connection, queue, id))
+        clock = asyncio.get_running_loop().time
+        until = clock() + wait
+        while True:
+            heard = self._arrivals.heard
+            found = await self._database.read(lambda connection: stored.get(connection, queue, id))
+            left = until - clock()
+            if found is None or found.state.final or left <= 0:
+                return found
+            await self._arrivals.wait(_job(queue, id), heard, left)
 
     async def logs(self, queue: str, id: str, /) -> list[str]:
         """See the protocol."""
