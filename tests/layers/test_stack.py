@@ -217,6 +217,22 @@ class TestBreaker:
             await trial
         assert await nest.driver.look("owl") == "owl sings"
 
+    async def test_a_trial_that_waits_for_something_to_come_holds_up_only_others_that_wait(self) -> None:
+        nest = Nest(attempts=1, breaker_failures=1, breaker_pause=10.0)
+        nest.faults.plan(Fault.TEMPORARY)
+        with pytest.raises(Unavailable):
+            await nest.driver.look("owl")
+        nest.clock.advance(10.0)
+        nest.faults.plan(Fault.DELAY)
+        waiting = asyncio.ensure_future(nest.driver.listen())
+        await eventually(lambda: nest.faults.calls.get("listen") == 1)
+        with pytest.raises(Unavailable, match="circuit is open"):
+            await nest.driver.listen()
+        assert await nest.driver.look("owl") == "owl sings"
+        assert nest.circuit.state is Circuit.CLOSED
+        nest.faults.release()
+        assert await waiting == "silence"
+
     async def test_missed_deadlines_count(self) -> None:
         nest = Nest(timeout=0.02, attempts=1, breaker_failures=1, breaker_pause=10.0)
         nest.faults.plan(Fault.DROP)

@@ -226,7 +226,10 @@ class CoreDriver(Driver, Protocol):
 
     @operation(idempotent=True)
     async def purge(self, queue: Queue, /) -> int:
-        """Delete all messages that are not under a lease; return how many there were, as far as that is known."""
+        """Delete all messages that are not under a lease; return how many there were, as far as that is known.
+
+        Dedup keys are forgotten with them, those of messages under a lease, too.
+        """
         ...
 
     @operation(idempotent=True)

@@ -16,7 +16,10 @@ from noobly.queueing.packing import unending
 _MOST = 10_000
 _TOGETHER = 100
 _LEASE = 30.0
-"""Seconds; extended all the while, so that what a run that was killed has held comes back soon."""
+"""Seconds for which messages are held, or as long as the provider can, if that is less.
+
+Extended all the while, so that what a run that was killed has held comes back soon.
+"""
 
 
 class Redrive:
@@ -58,13 +61,14 @@ class _Moving:
     def __init__(self, driver: QueueDriver, admit: Callable[[Posted], None], source: str, target: str) -> None:
         self._driver, self._admit = driver, admit
         self._source, self._target = source, target
+        self._lease = min(_LEASE, driver.limits.lease)
         self._held: dict[str, None] = {}
         self._now = asyncio.get_running_loop().time
         self._extended = self._now()
 
     async def take(self, most: int) -> list[Leased]:
         """Hold further messages."""
-        leased = await self._driver.receive(self._source, most, _LEASE, 0.0)
+        leased = await self._driver.receive(self._source, most, self._lease, 0.0)
         self._held |= dict.fromkeys(one.receipt for one in leased)
         return leased
 
@@ -86,16 +90,16 @@ class _Moving:
         """Wait so many seconds, and keep what is held from others meanwhile."""
         until = self._now() + pause
         while (left := until - self._now()) > 0:
-            await asyncio.sleep(min(left, _LEASE / 3))
+            await asyncio.sleep(min(left, self._lease / 3))
             await self._extend()
         await self._extend()
 
     async def _extend(self) -> None:
-        if self._now() - self._extended < _LEASE / 3:
+        if self._now() - self._extended < self._lease / 3:
             return
         self._extended = self._now()
         for part in _parts(self._held):
-            good = await self._driver.extend(self._source, part, _LEASE)
+            good = await self._driver.extend(self._source, part, self._lease)
             for receipt in [receipt for receipt, stands in zip(part, good, strict=True) if not stands]:
                 self._held.pop(receipt, None)
 

@@ -1,23 +1,16 @@
-"""How long and how many: the arguments of receiving, and waiting in slices.
-
-A slice is shorter than the deadline of a call, so no wait outlasts the deadline of a provider or of a client.
-"""
+"""How long and how many: the arguments of receiving."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
 from noobly.core.backoff import jittered
 from noobly.core.clock import Chance, Seconds, pause, seconds
-from noobly.core.errors import InvalidArgument
+from noobly.core.errors import ConfigError, InvalidArgument
+from noobly.core.operation import Driver
 from noobly.queueing.options import QueueOptions
-
-T = TypeVar("T")
 
 LONGEST_WAIT = 20.0
 """Seconds that one call over HTTP may wait."""
+_LONGEST_LEASE = 43_200
 
 
 def waited(wait: Seconds | None, longest: float = 1e10) -> float:
@@ -32,18 +25,33 @@ def waited(wait: Seconds | None, longest: float = 1e10) -> float:
     return found
 
 
-def leased_for(lease: Seconds | None, options: QueueOptions) -> float:
-    """Return the seconds of a lease; those of the options by default.
+class Leases:
+    """Says how long a lease is: as long as a call asks for, else as the option says.
 
     Raises:
-        InvalidArgument: It is not 0.01 seconds to 12 hours.
+        ConfigError: The option is longer than the provider can hold a message.
     """
-    if lease is None:
-        return options.lease
-    held = seconds(lease, "lease") or options.lease
-    if not 0.01 <= held <= 43_200:
-        raise InvalidArgument(f"lease must be 0.01 to 43,200 seconds, not {held:g}")
-    return held
+
+    def __init__(self, options: QueueOptions, driver: Driver) -> None:
+        self._default, self._longest = options.lease, driver.limits.lease
+        self._bound = f"{driver.scheme} holds a message for {self._longest:g} seconds at most"
+        if self._default > self._longest:
+            raise ConfigError(f"lease is {self._default:g} seconds, but {self._bound}; set a shorter lease")
+
+    def of(self, lease: Seconds | None) -> float:
+        """Return the seconds of a lease.
+
+        Raises:
+            InvalidArgument: It is not 0.01 seconds to 12 hours, or longer than the provider can hold a message.
+        """
+        if lease is None:
+            return self._default
+        held = seconds(lease, "lease") or self._default
+        if not 0.01 <= held <= _LONGEST_LEASE:
+            raise InvalidArgument(f"lease must be 0.01 to {_LONGEST_LEASE:,} seconds, not {held:g}")
+        if held > self._longest:
+            raise InvalidArgument(f"lease is {held:g} seconds, but {self._bound}")
+        return held
 
 
 def pause_for(delay: Seconds | None, deliveries: int, options: QueueOptions, chance: Chance) -> float:
@@ -62,22 +70,3 @@ def count(number: int, name: str, least: int, most: int) -> int:
     if type(number) is not int or not least <= number <= most:
         raise InvalidArgument(f"{name} must be a whole number of {least} to {most}, not {number!r}")
     return number
-
-
-async def awaited(take: Callable[[float], Awaitable[list[T]]], wait: float, slice: float) -> list[T]:
-    """Call ``take`` with the seconds it may wait, until it has found something or ``wait`` seconds are over.
-
-    Args:
-        take: Asks once.
-        wait: Seconds in all.
-        slice: Seconds of one call, at most.
-    """
-    if not wait:
-        return await take(0.0)
-    now = asyncio.get_running_loop().time
-    until = now() + wait
-    while (left := until - now()) > 0:
-        found = await take(min(left, slice))
-        if found:
-            return found
-    return []
