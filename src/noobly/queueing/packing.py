@@ -23,6 +23,8 @@ _LONGEST_ID = 256
 _ID = Text(0, _LONGEST_ID).compile("the receipt", Limits())
 _KINDS, _DIGITS = frozenset("gm"), frozenset("0123456789")
 _HEADER_BYTES = 16 * 1024
+_NO_GROUP = "\x00none"
+"""The tenant that messages without a group are, so that they take turns with the others."""
 
 Asked = tuple[Seconds | None, Seconds | None, str | None, str | None, dict[str, str] | None]
 """What may be asked for a message: delay, time to live, dedup key, group, headers."""
@@ -53,7 +55,8 @@ class Packer:
         self._most = min(options.message_bytes, driver.limits.value_bytes)
         self._ordered = options.groups != "fair"
         self._fair = options.groups != "ordered"
-        self._simple = self._codec is Codec.JSON and options.ttl is None
+        self._groupless = _NO_GROUP if self._fair and Can.FAIR in driver.features else None
+        self._simple = self._codec is Codec.JSON and options.ttl is None and self._groupless is None
 
     def one(self, queue: str, message: object, priority: int, asked: Asked) -> Posted:
         """Return a message ready to be stored, by the shorter way where nothing is asked; see ``pack``."""
@@ -105,7 +108,7 @@ class Packer:
             dedup=one.dedup,
             window=self._options.dedup_window,
             group=one.group if self._ordered else None,
-            tenant=one.group if self._fair else None,
+            tenant=(one.group or self._groupless) if self._fair else None,
         )
         if posted.priority or posted.delay or posted.dedup or posted.group or posted.tenant:
             self.admit(posted)
@@ -158,7 +161,7 @@ class Packer:
             deliveries=leased.deliveries,
             sent_at=leased.sent_at,
             priority=message.priority,
-            group=message.group or message.tenant,
+            group=message.group or _tenant(message),
             headers=envelope.headers if message.headers else {},
             first_error=message.first_error,
             last_error=message.last_error,
@@ -174,7 +177,7 @@ class Packer:
             deliveries=leased.deliveries,
             sent_at=leased.sent_at,
             priority=message.priority,
-            group=message.group or message.tenant,
+            group=message.group or _tenant(message),
             headers=headers,
             first_error=message.first_error,
             last_error=message.last_error,
@@ -298,6 +301,10 @@ def _check_name(name: str | None, field: str) -> None:
         _NAME(name)
     except InvalidArgument as error:
         raise InvalidArgument(f"{field}: {error.message}") from error
+
+
+def _tenant(message: Posted) -> str | None:
+    return None if message.tenant == _NO_GROUP else message.tenant
 
 
 def _written(envelope: _Envelope) -> str:
