@@ -24,8 +24,9 @@ from noobly.queueing import Consumption, Delivery, Message, Outbound, QueueOptio
 from noobly.queueing.driver import Posted, QueueDriver, Sent
 from noobly.queueing.handling import handle
 from noobly.queueing.messages import Value
-from noobly.queueing.packing import handed, receipt_of, unending
+from noobly.queueing.packing import unending
 from noobly.queueing.providers import REGISTRY
+from noobly.queueing.receipts import handed, receipt_of
 from noobly.testing import FakeClock, eventually
 from noobly.testing import queueing as suite
 

@@ -15,7 +15,7 @@ from noobly.layers.spans import tracing
 from noobly.queueing.driver import Posted, QueueDriver, Sent
 from noobly.queueing.handing import Hands
 from noobly.queueing.messages import Delivery
-from noobly.queueing.packing import receipt_of
+from noobly.queueing.receipts import receipt_of
 
 _TOGETHER = 1000
 """Messages received, or receipts, of joined calls."""

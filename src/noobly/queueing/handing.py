@@ -13,7 +13,8 @@ from noobly.queueing import events, names
 from noobly.queueing.driver import Failure, Leased, QueueDriver
 from noobly.queueing.messages import Delivery
 from noobly.queueing.options import QueueOptions
-from noobly.queueing.packing import Packer, handed_out
+from noobly.queueing.packing import Packer
+from noobly.queueing.receipts import handed_out
 from noobly.queueing.settling import Settling
 
 _log = logging.getLogger("noobly.queueing")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 from weakref import ref
@@ -14,6 +14,8 @@ from noobly.core.clock import Seconds
 from noobly.core.codec import readable
 from noobly.core.errors import Conflict, NooblyError
 from noobly.core.lifecycle import Handle, Tasks
+from noobly.layers.spans import tracing
+from noobly.queueing.following import followed
 from noobly.queueing.messages import Delivery, Returned
 
 T = TypeVar("T")
@@ -46,6 +48,7 @@ class Message(Handle, Generic[T]):
         self.value = delivery.value
         self.lost = False
         self._held = held
+        self._following: AbstractContextManager[None] | None = None
 
     @property
     def id(self) -> str:
@@ -76,20 +79,31 @@ class Message(Handle, Generic[T]):
         await self._held.release([self.delivery.receipt])
 
     async def __aenter__(self) -> T:
+        self._following = followed(self.delivery, traced=self._held.traced)
+        if self._following is not None:
+            self._following.__enter__()
         return self.value
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Settle the message; an exception of the body is logged and goes no further, a cancellation does.
 
         Where it cannot be settled, that is logged, and it comes again when its lease has ended.
         """
+        try:
+            await self._end(error)
+        finally:
+            if self._following is not None:
+                with suppress(ValueError):  # It is left elsewhere than it was entered, and has ended already.
+                    self._following.__exit__(kind, error, traceback)
+        return isinstance(error, Exception)
+
+    async def _end(self, error: BaseException | None) -> None:
         if isinstance(error, Exception):
             _log.warning("message %s of queue %r failed: %r", self.id, self.delivery.queue, error, exc_info=error)
         if self._held.holds(self.delivery.receipt):
             await (self._done() if error is None else self._held.complete(self._settle(self._failed(error))))
-        return isinstance(error, Exception)
 
     async def _done(self) -> None:
         try:
@@ -135,7 +149,7 @@ class Held(Generic[T]):
     """
 
     def __init__(self, queues: Settles, tasks: Tasks, queue: str, lease: float, consumer: object) -> None:
-        self.queue, self.lease = queue, lease
+        self.queue, self.lease, self.traced = queue, lease, tracing()
         self.changed = asyncio.Event()
         self._queues, self._tasks = queues, tasks
         self._consumer = ref(consumer)

@@ -10,18 +10,16 @@ from noobly.core.checks import Limits, Text
 from noobly.core.clock import Clock, Seconds, fresh_id, pause, seconds
 from noobly.core.codec import DECODE_JSON, UNREADABLE, Codec, Damaged, damaged, decode, encode
 from noobly.core.errors import InvalidArgument, TooLarge, Unsupported
-from noobly.queueing.driver import RECEIPT, Can, Leased, Posted, QueueDriver
+from noobly.queueing.driver import Can, Leased, Posted, QueueDriver
+from noobly.queueing.following import bound, origin
 from noobly.queueing.messages import DeadLetter, Delivery, Outbound, Peeked
 from noobly.queueing.options import QueueOptions
+from noobly.queueing.receipts import receipt
 
 _NAME = Text(1, 256).compile("the name", Limits())
 _HEADER = Text(0, 1024 * 1024).compile("a header", Limits())
 _REASON = Text(0, 1024 * 1024).compile("reason", Limits())
 _REASON_KEPT = 1000
-_RECEIPT = RECEIPT.compile("the receipt", Limits())
-_LONGEST_ID = 256
-_ID = Text(0, _LONGEST_ID).compile("the receipt", Limits())
-_KINDS, _DIGITS = frozenset("gm"), frozenset("0123456789")
 _HEADER_BYTES = 16 * 1024
 _NO_GROUP = "\x00none"
 """The tenant that messages without a group are, so that they take turns with the others."""
@@ -31,12 +29,17 @@ Asked = tuple[Seconds | None, Seconds | None, str | None, str | None, dict[str, 
 _NOTHING_ASKED: Asked = (None, None, None, None, None)
 
 
-class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename={"codec": "c", "expires": "x", "headers": "h"}):
+_SHORT = {"codec": "c", "expires": "x", "headers": "h", "correlation_id": "i", "traceparent": "t"}
+
+
+class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename=_SHORT):
     """What travels beside a body; a message of somebody else's has none and is read as JSON."""
 
     codec: int = Codec.JSON
     expires: float = 0.0
     headers: dict[str, str] = {}
+    correlation_id: str = ""
+    traceparent: str = ""
 
 
 _PLAIN = _Envelope()
@@ -76,7 +79,7 @@ class Packer:
 
     def plain(self, queue: str, message: object) -> Posted:
         """Return a message of which nothing is asked but that it is delivered; see ``pack``."""
-        if not self._simple or isinstance(message, bytes | bytearray | memoryview):
+        if not self._simple or isinstance(message, bytes | bytearray | memoryview) or bound():
             return self.pack(queue, Outbound(message=message))
         return Posted(id=fresh_id(), body=self._body(queue, message, Codec.JSON))
 
@@ -133,11 +136,12 @@ class Packer:
 
     def _envelope(self, one: Outbound, codec: Codec) -> str:
         ttl = seconds(one.ttl, "ttl") or self._options.ttl
-        if not ttl and codec is Codec.JSON and one.headers == {}:
+        follows = bound()
+        if not ttl and codec is Codec.JSON and one.headers == {} and not follows:
             return ""
         expires = self._now() + pause(one.delay, "delay") + ttl if ttl else 0.0
-        envelope = _Envelope(int(codec), expires, checked_headers(one.headers))
-        return _written(envelope)
+        identity, traceparent = origin() if follows else ("", "")
+        return _written(_Envelope(int(codec), expires, checked_headers(one.headers), identity, traceparent))
 
     def expired(self, leased: Leased) -> bool:
         """Return whether a message's time to live has ended before anybody received it."""
@@ -165,6 +169,8 @@ class Packer:
             headers=envelope.headers if message.headers else {},
             first_error=message.first_error,
             last_error=message.last_error,
+            correlation_id=envelope.correlation_id,
+            traceparent=envelope.traceparent,
         )
 
     def peeked(self, queue: str, leased: Leased) -> Peeked:
@@ -208,64 +214,6 @@ def unending(headers: str) -> str:
     except (msgspec.DecodeError, ValueError):
         return headers
     return _written(msgspec.structs.replace(envelope, expires=0.0)) if envelope.expires else headers
-
-
-class Handed(msgspec.Struct, frozen=True, gc=False):
-    """What a user's receipt says.
-
-    Args:
-        receipt: The driver's receipt.
-        deliveries: How often the message was delivered.
-        grouped: It is of an ordered group.
-        id: Its id; empty where the receipt does not carry it.
-    """
-
-    receipt: str
-    deliveries: int
-    grouped: bool
-    id: str
-
-
-def handed_out(leased: Leased) -> Handed:
-    """Return what the receipt of a delivery says."""
-    return Handed(leased.receipt, leased.deliveries, leased.message.group is not None, leased.message.id)
-
-
-def receipt(leased: Leased) -> str:
-    """Return the receipt that a user gets for a delivery."""
-    id = leased.message.id
-    if " " in id or len(id) > _LONGEST_ID:  # One that somebody else gave, and that could not be told apart again.
-        id = ""
-    return f"{leased.deliveries}{'g' if leased.message.group else 'm'}{id} {leased.receipt}"
-
-
-def receipt_of(text: str) -> str:
-    """Return the driver's receipt in a user's one, by the shorter way where the message was delivered up to nine times.
-
-    Raises:
-        InvalidArgument: It is none.
-    """
-    if type(text) is str and text[1:2] in _KINDS and text[0] in _DIGITS and text.isascii() and 2 < len(text) <= 4096:
-        return text[text.find(" ", 2) + 1 or 2 :] or handed(text).receipt
-    return handed(text).receipt
-
-
-def handed(text: str) -> Handed:
-    """Return what a user's receipt says.
-
-    Raises:
-        InvalidArgument: It is none.
-    """
-    if type(text) is str:
-        digits = 1 if text[1:2] in _KINDS else len(text) - len(text.lstrip("0123456789"))
-        number, kind = text[:digits], text[digits : digits + 1]
-        if kind in _KINDS and number.isdecimal() and number.isascii() and digits < 10:
-            before, space, after = text[digits + 1 :].partition(" ")
-            driver, id = (after, before) if space else (before, "")
-            _RECEIPT(driver)
-            _ID(id)
-            return Handed(driver, int(number), kind == "g", id)
-    raise InvalidArgument("the receipt is not one that came with a delivery")
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -28,7 +28,8 @@ from noobly.queueing.messages import (
     Value,
 )
 from noobly.queueing.options import QueueOptions
-from noobly.queueing.packing import Packer, handed, receipt_of
+from noobly.queueing.packing import Packer
+from noobly.queueing.receipts import handed, receipt_of
 from noobly.queueing.redriving import Redrive
 from noobly.queueing.settling import Settling, stale
 from noobly.queueing.stats import Analytics

@@ -12,7 +12,8 @@ from noobly.queueing import events, names
 from noobly.queueing.driver import Failure, QueueDriver
 from noobly.queueing.messages import Returned
 from noobly.queueing.options import QueueOptions
-from noobly.queueing.packing import Handed, receipt_of, told
+from noobly.queueing.packing import told
+from noobly.queueing.receipts import Handed, receipt_of
 from noobly.queueing.waiting import pause_for
 
 _log = logging.getLogger("noobly.queueing")

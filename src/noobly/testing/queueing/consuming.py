@@ -8,6 +8,7 @@ import threading
 import msgspec
 import pytest
 
+from noobly.core.correlation import correlated, correlation_id
 from noobly.core.errors import InvalidArgument
 from noobly.queueing import Can, Consumption, Message, Queues
 from noobly.queueing.messages import Value
@@ -68,6 +69,21 @@ class ConsumingTheme(Theme):
                     messages.stop()
         assert sorted(found, key=str) == list(range(5))
         assert await _settled(queues)
+
+    async def test_the_work_goes_on_with_what_its_request_began(self, queues: Queues, harness: QueueHarness) -> None:
+        with correlated("request-7"):
+            await queues.send("q", 1, headers={"h": "1"})
+        async with queues.consume("q", lease=LONG) as messages:
+            message = await _next(messages)
+            assert message.delivery.headers == {"h": "1"}
+            async with message:
+                assert correlation_id() == "request-7"
+                await queues.send("next", 1)
+            assert correlation_id() == ""
+        assert (await one(queues, "next")).correlation_id == "request-7"
+        await queues.send("q", 2)
+        async with queues.consume("q", lease=LONG) as messages, await _next(messages):
+            assert correlation_id() == "" or not harness.direct  # A request to a server has an id in any case.
 
     async def test_it_waits_for_what_comes(self, queues: Queues) -> None:
         async with queues.consume("q") as messages:
