@@ -10,18 +10,19 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Link, SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from noobly.core.correlation import correlated, correlation_id
+from noobly.core.correlation import correlated, correlation_id, current
 from noobly.queueing.messages import Delivery
 
 T = TypeVar("T")
 
 _traces = TraceContextTextMapPropagator()
 _PARENT = "traceparent"
+_context = context.get_current
 
 
 def bound() -> bool:
     """Return whether there may be anything that a message could carry on; asked for each message, so it is cheap."""
-    return bool(correlation_id() or context.get_current())
+    return bool(current().correlation_id or _context())
 
 
 def origin() -> tuple[str, str]:

@@ -21,6 +21,7 @@ _HEADER = Text(0, 1024 * 1024).compile("a header", Limits())
 _REASON = Text(0, 1024 * 1024).compile("reason", Limits())
 _REASON_KEPT = 1000
 _HEADER_BYTES = 16 * 1024
+_BYTES = (bytes, bytearray, memoryview)
 _NO_GROUP = "\x00none"
 """The tenant that messages without a group are, so that they take turns with the others."""
 
@@ -79,7 +80,7 @@ class Packer:
 
     def plain(self, queue: str, message: object) -> Posted:
         """Return a message of which nothing is asked but that it is delivered; see ``pack``."""
-        if not self._simple or isinstance(message, bytes | bytearray | memoryview) or bound():
+        if not self._simple or isinstance(message, _BYTES) or bound():
             return self.pack(queue, Outbound(message=message))
         return Posted(id=fresh_id(), body=self._body(queue, message, Codec.JSON))
 
@@ -101,7 +102,7 @@ class Packer:
             raise InvalidArgument(f"priority must be a whole number of 0 to 9, not {one.priority!r}")
         _check_name(one.dedup, "dedup")
         _check_name(one.group, "group")
-        codec = Codec.RAW if isinstance(one.message, bytes | bytearray | memoryview) else self._codec
+        codec = Codec.RAW if isinstance(one.message, _BYTES) else self._codec
         posted = Posted(
             id=fresh_id(),
             body=self._body(queue, one.message, codec),

@@ -125,22 +125,21 @@ class ReturningTheme(Theme):
         assert await _all(queues, 2) == sorted({0, 1, 2} - {message.value})
         await messages.close()
 
-    async def test_what_arrived_is_let_go_with_its_consumer(self, harness: QueueHarness) -> None:
-        async with harness.open(lease=2 * harness.tick) as queues:
-            for number in range(3):
-                await queues.send("q", number)
-            found = []
-            async for message in queues.consume("q", concurrency=3):
-                async with message as value:
-                    found.append(value)
-                break
-            # The consumer is gone, though its message is still here, and the collector of cycles has not run.
-            assert not message.lost
-            for _ in range(2):
-                each = await comes(harness, queues, "q", ticks=3)
-                found.append(each.value)
-                await queues.ack("q", each.receipt)
-            assert sorted(found) == [0, 1, 2]
+    async def test_what_arrived_is_let_go_with_its_consumer(self, queues: Queues, harness: QueueHarness) -> None:
+        for number in range(3):
+            await queues.send("q", number)
+        found = []
+        async for message in queues.consume("q", concurrency=3, lease=2 * harness.tick):
+            async with message as value:
+                found.append(value)
+            break
+        # The consumer is gone, though its message is still here, and the collector of cycles has not run.
+        assert not message.lost
+        for _ in range(2):
+            each = await comes(harness, queues, "q", ticks=3)
+            found.append(each.value)
+            await queues.ack("q", each.receipt)
+        assert sorted(found) == [0, 1, 2]
 
     async def test_an_acknowledgement_outlives_its_receiver(self, queues: Queues, harness: QueueHarness) -> None:
         for turns in range(8):
