@@ -112,6 +112,7 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
         delay: Seconds before which it is not delivered again; a group that keeps its order waits with it.
         reason: The error, empty for none.
         counts: The delivery counts; else, with ``Can.UNCOUNT``, it is taken back, for nobody has worked on the message.
+            Those of a dead letter may count all the same, for it does not die of them.
     """
 
     receipt: str
