@@ -11,7 +11,7 @@ from aio_pika.abc import AbstractIncomingMessage
 from noobly.core.errors import ConfigError, MissingDependency, Unavailable
 from noobly.queueing import open_queues
 from noobly.queueing.driver import Posted
-from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, credentials, limit
+from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, addresses, credentials, limit
 from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
 from noobly.queueing.providers._rabbitmq_ladder import LONGEST, STEPS, Binding
 from noobly.queueing.providers._rabbitmq_messages import Letter, pack, unpack
@@ -248,7 +248,7 @@ async def test_a_lease_that_ends_is_given_back_once() -> None:
 class TestOptions:
     def test_guest_is_for_this_machine(self) -> None:
         assert credentials(RabbitmqConfig()) == ("guest", "guest")
-        for config in (RabbitmqConfig(host="mq.example.org"), RabbitmqConfig(username="ada")):
+        for config in (RabbitmqConfig(hosts="localhost,mq.example.org"), RabbitmqConfig(username="ada")):
             with pytest.raises(ConfigError, match="password"):
                 credentials(config)
 
@@ -268,6 +268,24 @@ class TestOptions:
     ) -> None:
         with pytest.raises(ConfigError, match=wanted):
             async with open_queues(f"{scheme}://localhost", **options):
+                pass
+
+    @pytest.mark.parametrize(
+        ("hosts", "wanted"),
+        [
+            ("mq", [("mq", 5672)]),
+            ("a:1,b,10.0.0.1:65535", [("a", 1), ("b", 5672), ("10.0.0.1", 65_535)]),
+            ("[::1]:7, [fe80::1]", [("::1", 7), ("fe80::1", 5672)]),
+        ],
+    )
+    def test_hosts(self, hosts: str, wanted: list[tuple[str, int]]) -> None:
+        assert [(one.host, one.port) for one in addresses(RabbitmqConfig(hosts=hosts))] == wanted
+        assert addresses(RabbitmqConfig(scheme="amqps", hosts="mq"))[0].port == 5671
+
+    @pytest.mark.parametrize("hosts", ["", "a,,b", "a:x", "a:0", "a:65536", "::1", "a b", "[::1"])
+    async def test_what_is_no_host(self, hosts: str) -> None:
+        with pytest.raises(ConfigError, match="is not host:port"):
+            async with open_queues("rabbitmq://", hosts=hosts):
                 pass
 
     def test_the_server_gives_up_later_than_receivers(self) -> None:
