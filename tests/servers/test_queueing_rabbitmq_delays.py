@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import aio_pika
 import pytest
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractExchange, AbstractIncomingMessage
 
 from noobly.core.clock import fresh_id
 from noobly.queueing import Queues, names, open_queues
@@ -98,6 +100,19 @@ async def test_a_delay_queue_that_somebody_deletes(namespace: str, queues: Queue
         await channel.queue_delete(f"{namespace}.q#{step}")
     await queues.send("q", 2, delay=0.096)
     assert (await one(queues, "q")).value == 2
+
+
+async def test_senders_make_the_exchanges_once_for_all(queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, declare = 0, aio_pika.Channel.declare_exchange
+
+    async def counted(channel: aio_pika.Channel, name: str, *args: Any, **rest: Any) -> AbstractExchange:
+        nonlocal made
+        made += not rest.get("passive")
+        return await declare(channel, name, *args, **rest)
+
+    monkeypatch.setattr(aio_pika.Channel, "declare_exchange", counted)
+    await asyncio.gather(*(queues.send(f"q{number}", number) for number in range(10)))
+    assert made == len(_rabbitmq_ladder.STEPS) + 1
 
 
 async def test_short_delays_behind_long_ones(queues: Queues) -> None:

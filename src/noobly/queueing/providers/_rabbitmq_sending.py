@@ -43,7 +43,7 @@ class Sending:
 
     def __init__(self, link: RabbitLink, rungs: Sequence[Rung]) -> None:
         self._link, self._rungs = link, rungs
-        self._raised = -_FRESH
+        self._raising, self._raised = asyncio.Lock(), -_FRESH
         self._opening = asyncio.Lock()
         self._channel: AbstractChannel | None = None
         self._declared: dict[str, float] = {}
@@ -89,17 +89,20 @@ class Sending:
         missing = [place for place in places.values() if self._declared.get(place.name, -_FRESH) <= now - _FRESH]
         if not missing:
             return
-        channel = await self._raise_ladder(await self._link.channel(), now)
+        async with self._raising:
+            if self._raised <= now - _FRESH:
+                await self._raise_ladder()
+                self._raised = now
+        channel = await self._link.channel()
         for place in missing:
             channel = await self._make(channel, place)
             self._declared[place.name] = now
         async with self._link.bounded():
             await channel.close()
 
-    async def _raise_ladder(self, channel: AbstractChannel, now: float) -> AbstractChannel:
+    async def _raise_ladder(self) -> None:
         """Make the exchanges that delayed messages go through, the highest one last, unless that one is there."""
-        if self._raised > now - _FRESH:
-            return channel
+        channel = await self._link.channel()
         try:
             async with self._link.bounded():
                 await channel.get_exchange(self._rungs[-1].past.exchange)
@@ -108,8 +111,8 @@ class Sending:
                 raise
             channel = await self._link.channel()
             await self._raise_rungs(channel)
-        self._raised = now
-        return channel
+        async with self._link.bounded():
+            await channel.close()
 
     async def _raise_rungs(self, channel: AbstractChannel) -> None:
         async with self._link.bounded():
