@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from noobly.working.providers._bullmq_jobs import record
 from noobly.working.providers._bullmq_names import escaped, held, hold, known, stored, unescaped
 from noobly.working.providers._bullmq_options import ending
-from noobly.working.providers._bullmq_scheduling import _after, _next, _Repeat
+from noobly.working.providers._bullmq_scheduling import _after, _next, _Repeat, follow
+from noobly.working.providers._bullmq_scripts import BullQueue
 
 NAMES = st.text(st.sampled_from("%:0235Aab"), min_size=1, max_size=12) | st.text(min_size=1, max_size=40)
 RAW = NAMES | st.integers(0).map(str) | st.from_regex(r"repeat:[^\n]{1,9}:[0-9]{13}", fullmatch=True)
@@ -151,6 +152,23 @@ class TestSchedules:
     def test_without_a_zone_it_is_that_of_the_machine(self):
         found = _after("0 9 * * *", None, NOON / 1000)
         assert datetime.fromtimestamp(found / 1000, UTC).astimezone().hour == 9
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            "nonsense",
+            "{}",
+            '{"repeat": 5}',
+            '{"repeat": {"pattern": "H * * * *"}}',
+            '{"repeat": {"every": "x"}}',
+            '{"repeat": {"pattern": "* * * * *", "tz": "No/Where"}}',
+            '{"repeat": {"pattern": "* * * * *", "startDate": 1e300}}',
+        ],
+    )
+    async def test_what_cannot_be_read_is_told_and_nothing_else_happens(self, options, caplog):
+        claimed = {b"rjk": b"every day", b"opts": options.encode()}
+        await follow(None, BullQueue("bull", "q"), "repeat:every day:1", claimed, NOON)
+        assert "'every day'" in caplog.text
 
     def test_a_scheduler_without_times(self):
         with pytest.raises(ValueError, match="interval nor a pattern"):

@@ -45,7 +45,8 @@ class TaughtClient:
         except RedisReplyError as error:
             if not _unknown(error):
                 raise
-        (reply,) = await self.execute_many([args])
+            unknown = error
+        (reply,) = await self._repeated([args], [unknown])
         if isinstance(reply, RedisReplyError):
             raise reply
         return reply
@@ -56,7 +57,11 @@ class TaughtClient:
 
     async def execute_many(self, commands: Sequence[Command]) -> list[Reply | RedisReplyError]:
         """Return the replies to all commands in order, an error in its place."""
-        replies = await self._client.execute_many(commands)
+        return await self._repeated(commands, await self._client.execute_many(commands))
+
+    async def _repeated(
+        self, commands: Sequence[Command], replies: list[Reply | RedisReplyError]
+    ) -> list[Reply | RedisReplyError]:
         for _ in range(_LESSONS):
             failed = _failed(commands, replies)
             if not failed:

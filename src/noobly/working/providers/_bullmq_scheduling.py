@@ -31,6 +31,9 @@ _ALIASES = {
 }
 """What the library knows that reads patterns in Node (https://github.com/harrisiirak/cron-parser)."""
 
+_UNKNOWN = (CronSimError, msgspec.MsgspecError, ValueError, TypeError, KeyError, OverflowError, OSError)
+"""What reading a scheduler's options, its pattern and its time zone raises."""
+
 
 class _Repeat(msgspec.Struct, frozen=True, rename="camel"):
     """How a scheduler repeats; times in milliseconds, since the epoch where they are points."""
@@ -62,7 +65,7 @@ async def follow(client: RedisClient, queue: BullQueue, raw: str, fields: Fields
         options = _read(fields.get(b"opts", b"{}"))
         repeat = msgspec.convert(options.get("repeat") or {}, _Repeat, strict=False)
         following = _next(repeat, max(now, int(options.get("prevMillis") or 0)), now)
-    except (CronSimError, ValueError, TypeError, KeyError, OSError) as error:
+    except _UNKNOWN as error:
         _log.error("scheduler %r of queue %r ends here, for its next time is unknown: %s", scheduler, queue.name, error)
         return
     if following is None or not await client.execute("HEXISTS", queue.key(f"repeat:{scheduler}"), "ic"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-from noobly.clients.redis import Command, RedisClient, RedisReplyError, RedisScript, Reply
+from noobly.clients.redis import Arg, Command, RedisClient, RedisReplyError, RedisScript, Reply
 from noobly.working.driver import Retention
 from noobly.working.providers import _bullmq_ended as ended
 from noobly.working.providers._bullmq_jobs import milliseconds
@@ -51,7 +51,7 @@ async def sweep(client: RedisClient, queue: BullQueue, retention: Retention, now
         for ids in await _ours(client, queue, target, since, until):
             total += await _remove(client, queue, ids)
         swept[target] = until
-    total += await _over(client, queue, retention.most)
+    total += await _over(client, queue, retention.most, swept)
     await client.execute_many(_kept_in_step(queue))
     return total
 
@@ -64,7 +64,7 @@ def _kept_in_step(queue: BullQueue) -> list[Command]:
     ]
 
 
-async def _ours(client: RedisClient, queue: BullQueue, target: str, since: int, until: int) -> list[list[str]]:
+async def _ours(client: RedisClient, queue: BullQueue, target: str, since: int, until: Arg) -> list[list[str]]:
     """Return the ids of ended jobs that were added here, in pages, the oldest first."""
     pages: list[list[str]] = []
     looked = 0
@@ -78,17 +78,14 @@ async def _ours(client: RedisClient, queue: BullQueue, target: str, since: int, 
             return pages
 
 
-async def _over(client: RedisClient, queue: BullQueue, most: int) -> int:
-    """Forget some of the ended jobs that are too many, succeeded ones first."""
-    sizes = await client.execute_many([("ZCARD", queue.key("completed")), ("ZCARD", queue.key("failed"))])
+async def _over(client: RedisClient, queue: BullQueue, most: int, swept: dict[str, int]) -> int:
+    """Forget some of the ended jobs that are too many, succeeded ones first; what was swept before is not ours."""
+    since = [(target, swept[target] - _SKEW) for target in ("completed", "failed")]
+    sizes = await client.execute_many([("ZCOUNT", queue.key(target), least, "+inf") for target, least in since])
     if sum(cast(int, _good(size)) for size in sizes) <= most:
         return 0
-    ours = [
-        id
-        for target in ("completed", "failed")
-        for page in await _ours(client, queue, target, 0, 1 << 53)
-        for id in page
-    ]
+    pages = [page for target, least in since for page in await _ours(client, queue, target, least, "+inf")]
+    ours = [id for page in pages for id in page]
     return await _remove(client, queue, ours[: max(0, len(ours) - most)])
 
 
