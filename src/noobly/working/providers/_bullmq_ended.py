@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from noobly.clients.redis import Command
@@ -9,7 +11,7 @@ from noobly.working.driver import Outcome, Verdict
 from noobly.working.providers._bullmq_jobs import CANCELLING, ENDED_AS, milliseconds
 from noobly.working.providers._bullmq_names import held
 from noobly.working.providers._bullmq_options import Ending
-from noobly.working.providers._bullmq_scripts import BullQueue, packed
+from noobly.working.providers._bullmq_scripts import FORGO, BullQueue, evaluated, packed
 
 RETRYING = "noobly-retrying"
 """Ids of jobs that wait for their next attempt; those count that are among the delayed ones, too."""
@@ -63,8 +65,12 @@ def _end(queue: BullQueue, outcome: Outcome, ending: Ending, now: int) -> list[C
         JOB=raw,
         METRICS=f"metrics:{target}",
     )
-    beside: list[Command] = [("HDEL", queue.key(raw), CANCELLING)]
-    return [ended, *beside, ("ZADD", queue.key(kind), now, raw)] if kind is not None else [ended, *beside]
+    return [ended, ("ZADD", queue.key(kind), now, raw)] if kind is not None else [ended]
+
+
+def forgo(queue: BullQueue, raws: Sequence[str]) -> Command:
+    """Return the command that forgets wishes to cancel jobs that have ended."""
+    return evaluated(FORGO, [queue.key(raw) for raw in raws], [CANCELLING])
 
 
 def _failed(outcome: Outcome, ending: Ending) -> list[str]:

@@ -7,6 +7,7 @@ must not have. So what is added here is escaped, and no more than that: what Nod
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from noobly.working.driver import Hold
 
@@ -20,6 +21,9 @@ _OTHERS = re.compile(
     re.DOTALL,
 )
 """The ids that BullMQ gives itself, and the names of its keys and of ours."""
+
+_LATELY = 4096
+"""Ids whose other form is remembered, for each is asked for several times while its job runs."""
 
 _LITERAL = "="
 """What the token of a job begins with whose id Node has made of characters that are escaped here."""
@@ -35,6 +39,7 @@ def unescaped(name: str) -> str:
     return _ESCAPED.sub(lambda match: f"%{match[1][2:]}3A" if match[1] else ":", name)
 
 
+@lru_cache(_LATELY)
 def stored(id: str) -> str:
     """Return the id under which a job is added here."""
     name = escaped(id)
@@ -43,6 +48,7 @@ def stored(id: str) -> str:
     return f"%25{name[1:]}" if _SHIELDED.match(name) else name
 
 
+@lru_cache(_LATELY)
 def known(raw: str) -> str:
     """Return the id of a job as users know it: what it was added with here, or in Node."""
     name = raw

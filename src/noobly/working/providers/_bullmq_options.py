@@ -130,8 +130,9 @@ def _kept(removing: _Removing) -> Keep:
 
 
 def _traces(fields: Fields) -> tuple[str, ...]:
+    found = fields.get(b"stacktrace")
     try:
-        return _read_traces(fields.get(b"stacktrace") or b"[]")
+        return _read_traces(found) if found else ()
     except msgspec.DecodeError:
         return ()
 

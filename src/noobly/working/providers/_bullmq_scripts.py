@@ -72,6 +72,11 @@ return 'held'
 """)
 """Take a job that waits into our hands, so that BullMQ's own script can end it; or ask for the end of one that runs."""
 
+FORGO = RedisScript("""
+for _, job in ipairs(KEYS) do redis.call('HDEL', job, ARGV[1]) end
+""")
+"""Forget that somebody wanted the end of jobs, which have ended now."""
+
 # A token bucket as a single time, the generic cell rate algorithm of ITU-T I.371: the key holds when the bucket is full
 # again, and one start costs ARGV[2] microseconds.
 TAKE = RedisScript("""
@@ -165,7 +170,7 @@ def _load() -> dict[str, RedisScript]:
 SCRIPTS = _load()
 """The scripts by name."""
 
-ALL = (*SCRIPTS.values(), CANCEL, TAKE, GIVE_BACK, BOUND, DOOM, OVERLAPS)
+ALL = (*SCRIPTS.values(), CANCEL, FORGO, TAKE, GIVE_BACK, BOUND, DOOM, OVERLAPS)
 
 
 def packed(value: object) -> bytes:

@@ -170,6 +170,8 @@ class BullJobs:
         failing = [ended.failing(one, reply) for one, reply in zip(outcomes, replies, strict=True)]
         stood = [reply == 0 for reply in replies]
         beside = [command for part, good in zip(parts, stood, strict=True) if good for command in part[1:]]
+        over = [raw for raw, one, good in zip(raws, outcomes, stood, strict=True) if good and one.verdict.final]
+        beside += [ended.forgo(place, over)] if over else []
         await self._client.execute_many([*beside, ("ZADD", place.key("marker"), 0, "0")])
         self._claims.settled(queue, [raw for raw, one in zip(raws, failing, strict=True) if one is None])
         if failed := [one for one in failing if one is not None]:
