@@ -124,9 +124,10 @@ class TestPauses:
             (Retrying(base=2, cap=10), [1, 2, 4, 5, 5]),
             (Retrying(base=2, cap=10, jitter=0), [2, 4, 8, 10, 10]),
             (Retrying(base=2, cap=10, jitter=0.5), [1.5, 3, 6, 7.5, 7.5]),
-            (Retrying(base=2, cap=10, fixed=True), [2, 2, 2, 2, 2]),
+            (Retrying(base=2, cap=10, jitter=0, fixed=True), [2, 2, 2, 2, 2]),
+            (Retrying(base=2, cap=10, jitter=0.5, fixed=True), [1.5, 1.5, 1.5, 1.5, 1.5]),
         ],
-        ids=["full", "none", "half", "fixed"],
+        ids=["full", "none", "half", "fixed", "fixed with jitter"],
     )
     def test_pauses(self, retrying, expected):
         assert [pause(retrying, attempts, FixedChance(0.5)) for attempts in (1, 2, 3, 4, 1000)] == expected

@@ -123,7 +123,7 @@ def _hopeless(error: BaseException, tasks: Tasks, name: str) -> bool:
 def pause(retrying: Retrying, attempts: int, chance: Chance) -> float:
     """Return the seconds before the next attempt."""
     if retrying.fixed:
-        return retrying.base
+        return retrying.base * (1 - retrying.jitter * chance.random())
     if retrying.jitter >= 1:
         return jittered(attempts, retrying.base, retrying.cap, chance)
     whole: float = min(retrying.cap, retrying.base * 2.0 ** min(attempts - 1, 60))

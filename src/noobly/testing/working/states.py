@@ -245,6 +245,17 @@ class StatesTheme(Theme):
         held = await one(jobs)
         assert (held.job.attempts, held.job.max_attempts) == (1, 2)
 
+    async def test_the_fence_of_what_runs_again_goes_on(self, jobs: Jobs) -> None:
+        ticket = await add(jobs, retries=1)
+        fences = []
+        for _ in range(3):
+            for verdict in (Verdict.RETRY, Verdict.FAILED):
+                held = await one(jobs)
+                fences.append(held.fence)
+                await settle(jobs, held, verdict)
+            assert await jobs.rerun(ticket.id, queue=Q)
+        assert fences == sorted(set(fences))
+
     async def test_forgetting(self, jobs: Jobs) -> None:
         found = await _one_of_each(jobs)
         for place, id in found.items():
