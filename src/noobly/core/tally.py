@@ -22,6 +22,10 @@ class Tally:
         self.count += 1
         self.bytes += size
 
+    def grow(self, size: int) -> None:
+        """Count ``size`` bytes more of a thing that is there, or less where it is negative."""
+        self.bytes += size
+
     def drop(self, size: int) -> None:
         """Count one thing less, which had ``size`` bytes."""
         self.count -= 1

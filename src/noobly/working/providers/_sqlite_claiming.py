@@ -24,7 +24,7 @@ class Taken(NamedTuple):
 
 def claim(connection: sqlite3.Connection, queue: str, claim: Claim, now: int) -> Taken:
     """Hand out jobs, within the bounds."""
-    where = find(connection, queue)
+    where = _mended(connection, find(connection, queue), claim.bounds, now)
     if not where.id or where.paused:
         return Taken([], None)
     connection.execute(rows.ROUSE, (where.id, now))
@@ -50,7 +50,16 @@ def _room(connection: sqlite3.Connection, where: Where, bounds: Bounds) -> int:
 
 
 def _cost(bounds: Bounds) -> int:
-    return max(1, microseconds(bounds.period / bounds.starts))
+    return max(1, microseconds(bounds.cost))
+
+
+def _mended(connection: sqlite3.Connection, where: Where, bounds: Bounds, now: int) -> Where:
+    """Let a bucket be full within one period, which it would not be where the clock was set back."""
+    latest = now + bounds.starts * _cost(bounds) if bounds.starts else where.full_at
+    if where.full_at <= latest:
+        return where
+    connection.execute(rows.FULL_AT, (latest, where.id))
+    return where._replace(full_at=latest)
 
 
 def _starts(where: Where, bounds: Bounds, now: int) -> int:

@@ -180,12 +180,22 @@ class SqliteJobs:
 
     async def sweep(self, queue: str, retention: Retention, /) -> int:
         """See the protocol; some at a time, so that nobody who writes waits for long."""
+        await self._expire(queue)
         total = 0
         while count := await self._database.write_relaxed(
             lambda connection: stored.sweep(connection, queue, retention, self._now())
         ):
             total += count
         return total
+
+    async def _expire(self, queue: str) -> None:
+        while True:
+            changed = await self._database.write_relaxed(
+                lambda connection: stored.expire(connection, queue, self._now())
+            )
+            if not changed.ended:
+                return
+            self._tell(changed)
 
     async def pause(self, queue: str, /) -> None:
         """See the protocol."""
