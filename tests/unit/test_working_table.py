@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
+from noobly.clients.sqlite_rows import microseconds
 from noobly.working.driver import (
     FINAL,
     Added,
@@ -81,7 +82,7 @@ class SqliteTable:
         self.now = 0
 
     def at(self, now: float) -> int:
-        self.now = rows.microseconds(now)
+        self.now = microseconds(now)
         return self.now
 
     def known(self, new: NewJob, now: float) -> Added | None:
