@@ -48,4 +48,5 @@ async def main() -> None:
                 print("failed:", failed.job.error)
 
 
-asyncio.run(main())
+if __name__ == "__main__":  # `noobly worker` imports this file, and is to find the tasks only
+    asyncio.run(main())

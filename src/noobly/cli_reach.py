@@ -70,13 +70,19 @@ def reach(service: str, place: Place, *, patience: float | None = None) -> Reque
 
 def run(service: str, request: Request, work: Callable[[P], Awaitable[None]]) -> None:
     """Open an instance and do some work with it."""
+    from noobly.core.errors import Unavailable
     from noobly.core.scope import Environment
     from noobly.services import SERVICES
 
     async def opened() -> None:
         async with AsyncExitStack() as stack:
-            live = await SERVICES[service].enter(stack, request, Environment())
-            await work(cast(P, live.portable))
+            try:
+                live = await SERVICES[service].enter(stack, request, Environment())
+                await work(cast(P, live.portable))
+            except Unavailable as error:
+                if request.url.partition(":")[0] in SERVERS:
+                    error.add_note("start `noobly serve`, or name a store or a server with --url or in noobly.toml")
+                raise
 
     try:
         asyncio.run(opened())

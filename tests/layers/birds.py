@@ -28,6 +28,8 @@ class BirdDriver(Driver, Protocol):
     async def look(self, name: Annotated[str, Text(1, 8)], /) -> str: ...
     @operation(idempotent=False)
     async def feed(self, name: Annotated[str, Text(1, 8)], seeds: Annotated[bytes, Payload()], /) -> int: ...
+    @operation(idempotent=True, waits=True)
+    async def listen(self, /) -> str: ...
     @operation(idempotent=True, needs=Can.FLY)
     async def fly(self, /) -> str: ...
 
@@ -49,6 +51,9 @@ class Bird:
     async def feed(self, name: str, seeds: bytes, /) -> int:
         self.seeds += len(seeds)
         return self.seeds
+
+    async def listen(self) -> str:
+        return "silence"
 
     def classify(self, error: Exception) -> NooblyError | None:
         return Unavailable(f"the nest is gone: {error}") if isinstance(error, OSError) else None

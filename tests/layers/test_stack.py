@@ -39,8 +39,8 @@ async def test_a_good_call_passes_and_is_counted_once() -> None:
 
 
 async def test_the_operations_are_those_that_are_declared() -> None:
-    assert [operation.name for operation in operations(BirdDriver)] == ["look", "feed", "fly"]
-    assert [operation.idempotent for operation in operations(BirdDriver)] == [True, False, True]
+    assert [operation.name for operation in operations(BirdDriver)] == ["look", "feed", "listen", "fly"]
+    assert [operation.idempotent for operation in operations(BirdDriver)] == [True, False, True, True]
 
 
 class TestObserve:
@@ -148,6 +148,17 @@ class TestLimit:
         nest.faults.release()
         assert await asyncio.gather(first, second) == ["owl sings", "jay sings"]
 
+    async def test_calls_that_wait_for_something_to_come_take_no_places_from_others(self) -> None:
+        nest = Nest(concurrency=1, waiting=2)
+        nest.faults.plan(Fault.DELAY, times=2, operation="listen")
+        listening = [asyncio.ensure_future(nest.driver.listen()) for _ in range(2)]
+        await eventually(lambda: nest.faults.calls.get("listen") == 2)
+        assert await nest.driver.look("owl") == "owl sings"
+        with pytest.raises(RateLimited):
+            await nest.driver.listen()
+        nest.faults.release()
+        assert await asyncio.gather(*listening) == ["silence", "silence"]
+
     async def test_a_waiting_call_that_is_cancelled_gives_its_place_back(self) -> None:
         nest = Nest(concurrency=1, waiting=1)
         nest.faults.plan(Fault.DELAY)
@@ -205,6 +216,22 @@ class TestBreaker:
         with pytest.raises(asyncio.CancelledError):
             await trial
         assert await nest.driver.look("owl") == "owl sings"
+
+    async def test_a_trial_that_waits_for_something_to_come_holds_up_only_others_that_wait(self) -> None:
+        nest = Nest(attempts=1, breaker_failures=1, breaker_pause=10.0)
+        nest.faults.plan(Fault.TEMPORARY)
+        with pytest.raises(Unavailable):
+            await nest.driver.look("owl")
+        nest.clock.advance(10.0)
+        nest.faults.plan(Fault.DELAY)
+        waiting = asyncio.ensure_future(nest.driver.listen())
+        await eventually(lambda: nest.faults.calls.get("listen") == 1)
+        with pytest.raises(Unavailable, match="circuit is open"):
+            await nest.driver.listen()
+        assert await nest.driver.look("owl") == "owl sings"
+        assert nest.circuit.state is Circuit.CLOSED
+        nest.faults.release()
+        assert await waiting == "silence"
 
     async def test_missed_deadlines_count(self) -> None:
         nest = Nest(timeout=0.02, attempts=1, breaker_failures=1, breaker_pause=10.0)

@@ -166,6 +166,7 @@ async def test_no_server(tmp_path: Path) -> None:
         code, out, err = await Shell(tmp_path, queues).queue("list", "--url", "http://127.0.0.1:9")
     assert (code, out) == (1, "")
     assert "cannot be reached" in err
+    assert "start `noobly serve`" in err
 
 
 class TestMigrating:
@@ -213,7 +214,9 @@ class TestBench:
     async def test_a_row_for_each_provider(self, tmp_path: Path) -> None:
         store = f"sqlite://{tmp_path}/queues.db"
         code, out, err = await self.bench(tmp_path, "memory://", store, "--messages", "100", "--rounds", "1")
-        heads, *rows = [line.split() for line in out.splitlines()]
+        *table, words, more = out.splitlines()
+        heads, *rows = [line.split() for line in table]
+        assert (words[:20], more[:12]) == ("Messages per second:", "Milliseconds")
         assert (code, err) == (0, "")
         assert heads == ["PROVIDER", "SEND", "RECEIVE", "SEND_BATCH", "RECEIVE_BATCH", "P50_MS", "P99_MS"]
         assert [row[0] for row in rows] == ["memory", "sqlite"]

@@ -91,7 +91,7 @@ def foreign(draw: st.DrawFn) -> list[Metric]:
 
 
 class TestBytes:
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=50)
     @given(st.data())
     def test_what_instruments_show_is_what_prometheus_client_makes_of_them(self, data: st.DataObject) -> None:
         meter = Meter(cap=5)
@@ -113,7 +113,7 @@ class TestBytes:
                     summary.labels(*row).observe(data.draw(whole))
         assert asyncio.run(both(meter)) == [generate_latest(meter.registry), generate_openmetrics(meter.registry)]
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=60)
     @given(foreign())
     def test_so_is_what_others_collect(self, metrics: list[Metric]) -> None:
         meter = Meter()

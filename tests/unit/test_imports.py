@@ -13,8 +13,12 @@ import noobly
 from noobly.core.errors import NooblyError
 
 PACKAGES = [
+    "aio_pika",
     "aiomcache",
+    "aiormq",
+    "botocore",
     "brotli",
+    "bullmq",
     "cyclopts",
     "granian",
     "hiredis",
@@ -26,17 +30,24 @@ PACKAGES = [
     "starlette",
     "structlog",
     "uvloop",
+    "watchfiles",
     "zstandard",
 ]
 OPTIONAL = [
+    "aio_pika",
     "aiomcache",
+    "aiormq",
+    "botocore",
     "brotli",
+    "bullmq",
     "cyclopts",
     "granian",
     "hiredis",
     "opentelemetry.sdk",
     "redis",
+    "structlog",
     "uvloop",
+    "watchfiles",
     "zstandard",
 ]
 SECONDS = 0.150
@@ -57,9 +68,11 @@ class TestPackages:
     def test_import_noobly_loads_none(self):
         assert loaded_by("import noobly", PACKAGES) == []
 
-    @pytest.mark.parametrize("statement", ["from noobly import Noobly, open_cache", "from noobly import SyncNoobly"])
-    def test_using_its_names_loads_no_optional_one(self, statement):
-        assert loaded_by(statement, OPTIONAL) == []
+    @pytest.mark.parametrize(
+        "names", ["Noobly", "SyncNoobly", "open_cache", "open_queues", "open_jobs", "open_logs", "open_metrics"]
+    )
+    def test_using_its_names_loads_no_optional_one(self, names):
+        assert loaded_by(f"from noobly import {names}", OPTIONAL) == []
 
     def test_a_cache_in_memory_needs_none(self):
         use = "async def main():\n async with Noobly.open() as n: await n.caching.put('k', 1)\nasyncio.run(main())"

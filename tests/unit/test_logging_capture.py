@@ -13,7 +13,7 @@ import structlog
 
 from noobly.app import Noobly
 from noobly.core.correlation import Ring, correlated
-from noobly.core.journal import journal
+from noobly.core.journal import Journal
 from noobly.logging import Logs, Record, open_logs
 from noobly.logging.capture import Handler
 from noobly.settings import Settings
@@ -88,9 +88,17 @@ class TestStdlib:
         assert (await last(logs)).message == "{'not': 'text'}"
 
     async def test_the_suites_own_lines_keep_their_fields(self, logs: Logs) -> None:
-        journal("noobly.tests").warning("cut off", grace=3, service="caching", instance="a")
+        Journal("noobly.tests").warning("cut off", grace=3, service="caching", instance="a")
         (record,) = (await logs.search("cut off")).records
         assert (record.service, record.instance, record.attributes) == ("caching", "a", {"grace": 3})
+
+    async def test_the_suites_own_lines_know_their_place_and_cause(self, caplog: pytest.LogCaptureFixture) -> None:
+        cause = ValueError("no")
+        Journal("noobly.tests").error("failed", cause=cause, route="r")
+        (record,) = caplog.records
+        assert (record.pathname, record.getMessage()) == (__file__, "failed route='r'")
+        assert record.exc_info is not None
+        assert record.exc_info[1] is cause
 
     async def test_a_store_that_logs_is_no_endless_loop(
         self, logs: Logs, log: logging.Logger, monkeypatch: pytest.MonkeyPatch

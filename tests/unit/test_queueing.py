@@ -383,5 +383,5 @@ class TestPartOfABatch:
         queues._driver = queues._calls._driver = Partial()  # type: ignore[assignment]  # as much of one as it takes
         sent = await queues.send_many("q", [Outbound(message=number) for number in range(4)])
         assert [one.error for one in sent] == ["no room", "", "no room", ""]
-        with pytest.raises(Exception, match="did not take the message: no room"):
+        with pytest.raises(Unavailable, match="did not take the message: no room"):
             await queues.send("q", 1)

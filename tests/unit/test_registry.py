@@ -46,6 +46,17 @@ def test_a_missing_package_names_the_extra(points: list[EntryPoint]) -> None:
         Registry("things", BUILTIN).load("broken")
 
 
+def test_a_package_that_is_there_but_broken_is_not_said_to_be_missing(
+    points: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(module: str) -> None:
+        raise ImportError(f"{module} lacks a script")
+
+    monkeypatch.setattr(registry.importlib, "import_module", broken)
+    with pytest.raises(ConfigError, match="the provider gone cannot be imported: a_package_nobody_has lacks a script"):
+        Registry("things", BUILTIN).load("gone")
+
+
 def test_what_is_not_a_class_is_refused(points: list[EntryPoint]) -> None:
     with pytest.raises(ConfigError, match="not a class"):
         Registry("things", BUILTIN).load("value")

@@ -46,8 +46,16 @@ class Tasks:
         if error is not None and not isinstance(error, NooblyError):
             _log.debug("background task %s ended with %r", task.get_name(), error)
 
-    async def close(self) -> None:
-        """Cancel all tasks and wait until they have ended."""
+    async def close(self, *, patience: float = 0.0) -> None:
+        """Cancel all tasks and wait until they have ended.
+
+        Args:
+            patience: Seconds that they, and what they start, have to end by themselves first.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        while self._running and (left := until - loop.time()) > 0:
+            await asyncio.wait(self._running, timeout=left)
         running = list(self._running)
         for task in running:
             task.cancel()

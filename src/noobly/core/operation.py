@@ -26,6 +26,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         service: The service's name, ``caching``.
         name: The method's name, which is also the name in metrics, spans and logs.
         idempotent: Doing it twice is the same as once, so it may be retried.
+        waits: It may wait for something to come, such as a message, and so takes long where all is well.
         needs: The capability a provider must have, or None for core operations.
         checks: Position, name and check of each argument that has one.
         now: The name of its immediate form, which a provider may have; None where it has none.
@@ -35,6 +36,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     service: str
     name: str
     idempotent: bool
+    waits: bool = False
     needs: Capability | None = None
     checks: tuple[tuple[int, str, Check], ...] = ()
     now: str | None = None
@@ -64,17 +66,19 @@ class Classifier(Protocol):
 
 class _Mark(msgspec.Struct, frozen=True):
     idempotent: bool
+    waits: bool
     needs: Capability | None
     now: str | None
 
 
 def operation(
-    *, idempotent: bool, needs: Capability | None = None, now: str | None = None
+    *, idempotent: bool, waits: bool = False, needs: Capability | None = None, now: str | None = None
 ) -> Callable[[Method], Method]:
     """Declare a method of a driver protocol as an operation.
 
     Args:
         idempotent: It may be sent again after a temporary error.
+        waits: It may wait for something to come; calls of such operations take no places from others.
         needs: The capability that having this method means; None for an operation that every provider has.
         now: The name of its immediate form, for the hottest reads: a plain method that providers in this process may
             have besides. It takes one argument, which the portable type has checked, and when the call began on the
@@ -82,7 +86,7 @@ def operation(
     """
 
     def mark(method: Method) -> Method:
-        setattr(method, MARK, _Mark(idempotent, needs, now))
+        setattr(method, MARK, _Mark(idempotent, waits, needs, now))
         return method
 
     return mark
@@ -103,6 +107,7 @@ def operations(protocol: type) -> tuple[Operation, ...]:
                     service=str(getattr(protocol, "service", "")),
                     name=name,
                     idempotent=mark.idempotent,
+                    waits=mark.waits,
                     needs=mark.needs,
                     checks=tuple(_checks(member)),
                     now=mark.now,

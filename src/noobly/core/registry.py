@@ -83,6 +83,8 @@ def _import(provider: Provider, scheme: str) -> type[object]:
     except ImportError as error:
         if provider.extra is None:
             raise MissingDependency(f"the provider {scheme} ({provider.target}) cannot be imported: {error}") from error
+        if error.name is None:  # It is there, and not as it should be.
+            raise ConfigError(f"the provider {scheme} cannot be imported: {error}") from error
         install = f"pip install 'noobly[{provider.extra}]'"
         raise MissingDependency(f"the provider {scheme} needs {error.name}: {install}") from error
     if not isinstance(loaded, type):

@@ -18,7 +18,8 @@ class Policy(Config, frozen=True, kw_only=True):
     Args:
         timeout: Seconds that one call may take in all, its retries included.
         concurrency: Calls under way at once, per instance.
-        waiting: Calls that may wait for one of those places; further ones are refused as RateLimited.
+        waiting: Calls that may wait for one of those places; further ones are refused as RateLimited. So many calls may
+            also wait for something to come, such as a message; these take no places.
         attempts: How often an idempotent call is tried in all.
         backoff: Seconds of the first pause between attempts; the next is twice as long, each drawn from [0, pause).
         backoff_cap: The longest pause, in seconds.

@@ -28,17 +28,25 @@ class Breaker:
         self.failures = 0
         self._opened = 0.0
         self.state = Circuit.CLOSED
+        self._trial_waits = False
         labels = (scope.service, scope.instance, scope.provider)
         text = "1 while the circuit breaker of an instance is open."
         gauge = scope.environment.meter.gauge("noobly_circuit_open", text, ("service", "instance", "provider"))
         self._gauge = gauge.labels(*labels)
 
-    def admit(self) -> None:
-        """Let a call through, or refuse it while the circuit is open or a trial call is under way."""
+    def admit(self, *, waits: bool = False) -> None:
+        """Let a call through, or refuse it while the circuit is open or a trial call is under way.
+
+        A trial that waits for something to come is no answer for a while, so a call that does not may try beside it.
+
+        Args:
+            waits: The call waits for something to come.
+        """
         left = self._opened + self._policy.breaker_pause - self._clock.monotonic()
-        if self.state is Circuit.HALF_OPEN or left > 0:
+        tried = self.state is Circuit.HALF_OPEN and (waits or not self._trial_waits)
+        if tried or left > 0:
             raise Unavailable("the circuit is open after repeated failures", retry_after=max(left, 0.01))
-        self.state = Circuit.HALF_OPEN
+        self.state, self._trial_waits = Circuit.HALF_OPEN, waits
 
     def succeeded(self) -> None:
         """Close the circuit."""

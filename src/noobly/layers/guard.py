@@ -19,24 +19,28 @@ from noobly.layers.limit import Gate
 
 def guard(scope: Scope, circuit: Breaker) -> Layer:
     """Guard the calls of one instance; what an in-process provider raises is classified, and it needs no more."""
-    sweep, gate = Sweep(scope.policy.timeout), Gate(scope.policy.concurrency, scope.policy.waiting)
+    policy = scope.policy
+    sweep, gate = Sweep(policy.timeout), Gate(policy.concurrency, policy.waiting)
+    waits = Gate(
+        max(policy.concurrency, policy.waiting), 0
+    )  # Those that wait for something to come would take all places, and do nothing.
     classified = classify()
 
     def layer(operation: Operation, driver: Driver, inner: Call) -> Call:
         if driver.in_process:
             return classified(operation, driver, inner)
         recover = recovery(scope, operation, driver, inner)
-        return _guarded(operation, inner, recover, circuit, sweep, gate)
+        return _guarded(operation, inner, recover, circuit, sweep, waits if operation.waits else gate)
 
     return layer
 
 
 def _guarded(operation: Operation, inner: Call, recover: Recover, circuit: Breaker, sweep: Sweep, gate: Gate) -> Call:
-    watch, forget, closed = sweep.watch, sweep.calls.pop, Circuit.CLOSED
+    watch, forget, closed, waits = sweep.watch, sweep.calls.pop, Circuit.CLOSED, operation.waits
 
     async def guarded(*args: object) -> object:
         if circuit.state is not closed:
-            circuit.admit()
+            circuit.admit(waits=waits)
         watched = watch()
         try:
             if gate.free:

@@ -26,7 +26,9 @@ class Gate:
             RateLimited: Too many calls are waiting.
         """
         if len(self.waiters) >= self.most:
-            raise RateLimited("too many calls are waiting for this provider; slow down or raise `concurrency`")
+            raise RateLimited(
+                "too many calls are waiting for this provider; slow down, or raise `concurrency` or `waiting`"
+            )
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.waiters.append(place)
         try:

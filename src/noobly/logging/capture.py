@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import NoReturn, cast
 
-import structlog
-
 from noobly.core.correlation import current
 from noobly.core.journal import INSIDE, Said
 from noobly.logging.assembly import Source
@@ -141,7 +139,10 @@ class StructlogSink:
             self._pipeline.put(level, cast(str, message), attributes, source, error)
         else:
             _hold(self._pipeline, level, lambda: shown(message), attributes, source)
-        raise structlog.DropEvent
+        # Whoever calls this has it loaded; nobody else shall pay for it.
+        from structlog import DropEvent
+
+        raise DropEvent
 
 
 def _error(info: object) -> BaseException | None:

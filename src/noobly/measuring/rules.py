@@ -73,7 +73,12 @@ class Panel(NamedTuple):
 
 _DURATION = "noobly_operation_duration_seconds"
 _STORES = 'service!="server"'
+WAITS = ("receive", "poll", "claim", "wait")
+"""Operations that wait for something to come; how long they take says nothing of their store."""
+
+_PROMPT = f'{_STORES},operation!~"{"|".join(WAITS)}"'
 _HTTP = 'service="server"'
+_PROMPT_HTTP = f'{_HTTP},operation!~".*[.]({"|".join(WAITS)}|task)"'
 
 ALERTS = (
     Alert(
@@ -105,7 +110,7 @@ ALERTS = (
     Alert(
         name="NooblyOperationsSlow",
         expr="histogram_quantile(0.99, sum by (service, provider, le) "
-        f"(rate({_DURATION}_bucket{{{_STORES}}}[5m]))) > 1",
+        f"(rate({_DURATION}_bucket{{{_PROMPT}}}[5m]))) > 1",
         lasting="10m",
         severity="warning",
         summary="1 % of {{ $labels.service }} calls on {{ $labels.provider }} take more than "
@@ -202,7 +207,7 @@ PANELS = (
             "{{operation}} {{outcome}}",
         ),
     ),
-    Panel("Duration of requests", "s", _quantiles(_DURATION, "", _HTTP)),
+    Panel("Duration of requests", "s", _quantiles(_DURATION, "", _PROMPT_HTTP)),
     Panel(
         "Operations",
         "ops",
@@ -219,7 +224,7 @@ PANELS = (
             "{{service}} on {{provider}}: {{outcome}}",
         ),
     ),
-    Panel("Duration of operations", "s", _quantiles(_DURATION, "service", _STORES)),
+    Panel("Duration of operations", "s", _quantiles(_DURATION, "service", _PROMPT)),
     Panel("Memory", "bytes", _by("process_resident_memory_bytes", "{{instance}}")),
     Panel("CPU", "percentunit", _by(f"rate(process_cpu_seconds_total[{_WINDOW}])", "{{instance}}")),
     Panel("Open files", "short", _by("process_open_fds", "{{instance}}")),

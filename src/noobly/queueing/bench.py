@@ -148,7 +148,15 @@ async def _latencies(queues: Queues, queue: str) -> list[float]:
 
 
 def _middle(figures: Sequence[Figures]) -> Figures:
-    names = [name for name in Figures.__struct_fields__ if name != "provider"]
-    digits = {name: 3 if name.endswith("_ms") else 0 for name in names}
-    middle = {name: round(median(getattr(one, name) for one in figures), digits[name]) for name in names}
-    return Figures(provider=figures[0].provider, **middle)
+    def middle(name: str) -> float:
+        return float(median(getattr(one, name) for one in figures))
+
+    return Figures(
+        provider=figures[0].provider,
+        send=round(middle("send")),
+        receive=round(middle("receive")),
+        send_batch=round(middle("send_batch")),
+        receive_batch=round(middle("receive_batch")),
+        p50_ms=round(middle("p50_ms"), 3),
+        p99_ms=round(middle("p99_ms"), 3),
+    )

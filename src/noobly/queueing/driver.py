@@ -177,7 +177,7 @@ class CoreDriver(Driver, Protocol):
         """Store messages, in order, so that they survive what this provider survives; return each one's fate."""
         ...
 
-    @operation(idempotent=False)
+    @operation(idempotent=False, waits=True)
     async def receive(self, queue: Queue, most: Limit, lease: float, wait: float, /) -> list[Leased]:
         """Lease messages: the highest priority first, then the one sent first; fewer, or none, where there are fewer.
 
@@ -223,7 +223,10 @@ class CoreDriver(Driver, Protocol):
 
     @operation(idempotent=True)
     async def purge(self, queue: Queue, /) -> int:
-        """Delete all messages that are not under a lease; return how many there were, as far as that is known."""
+        """Delete all messages that are not under a lease; return how many there were, as far as that is known.
+
+        Dedup keys are forgotten with them, those of messages under a lease, too.
+        """
         ...
 
     @operation(idempotent=True)

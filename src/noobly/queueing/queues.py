@@ -8,7 +8,7 @@ from typing import TypeVar, overload
 
 from noobly.core.clock import Seconds
 from noobly.core.codec import converted
-from noobly.core.errors import Conflict, NooblyError, TooLarge
+from noobly.core.errors import Conflict, TooLarge, Unavailable
 from noobly.core.public import public
 from noobly.core.scope import Scope
 from noobly.core.waiting import awaited
@@ -32,7 +32,7 @@ from noobly.queueing.packing import Packer, handed, receipt_of, told
 from noobly.queueing.redriving import Redrive
 from noobly.queueing.stats import Analytics
 from noobly.queueing.sugar import QueueSugar
-from noobly.queueing.waiting import LONGEST_WAIT, count, leased_for, pause_for, waited
+from noobly.queueing.waiting import LONGEST_WAIT, Leases, count, pause_for, waited
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -55,6 +55,7 @@ class Queues(QueueSugar):
     def __init__(self, driver: QueueDriver, scope: Scope, options: QueueOptions) -> None:
         self._begin(scope, options)
         self._driver = driver
+        self._leases = Leases(options, driver)
         self._packer = Packer(options, scope.environment.clock, driver)
         self._hands = Hands(driver, self._packer, scope, options)
         self._calls = Calls(driver, self._hands, self._tasks)
@@ -100,12 +101,12 @@ class Queues(QueueSugar):
             InvalidArgument: An argument is bad, or the message cannot be encoded.
             TooLarge: It is over the limit.
             Unsupported: The provider cannot do what an argument asks for.
+            Unavailable: The store did not take it, and may do so later.
         """
-        names.check(queue)
-        posted = self._packer.one(queue, message, priority, (delay, ttl, dedup, group, headers))
+        posted = self._packer.one(names.check(queue), message, priority, (delay, ttl, dedup, group, headers))
         sent = await self._calls.send(queue, posted)
         if sent.error:
-            raise NooblyError(f"queue {queue!r} did not take the message: {sent.error}")
+            raise Unavailable(f"queue {queue!r} did not take the message: {sent.error}")
         if not sent.duplicate:
             self._tell_sent(queue, 1)
         return Receipt(id=sent.id, duplicate=sent.duplicate)
@@ -135,7 +136,7 @@ class Queues(QueueSugar):
             wait: Seconds to wait for the first one; None returns at once.
             lease: Seconds they are held for; the option ``lease`` by default.
         """
-        most, held = count(max, "max", 1, _MOST_RECEIVED), leased_for(lease, self.options)
+        most, held = count(max, "max", 1, _MOST_RECEIVED), self._leases.of(lease)
         names.check(queue)
         if wait is None:
             taking = self._calls.take(queue, most, held)
@@ -241,7 +242,7 @@ class Queues(QueueSugar):
     @public("POST", "extend-many", permission="write", idempotent=True)
     async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]:
         """Let leases end ``lease`` seconds from now; return for each whether it still stood."""
-        held = leased_for(lease, self.options)
+        held = self._leases.of(lease)
         return await self._driver.extend(names.check(queue), [receipt_of(one) for one in receipts], held)
 
     @public("GET", "size", permission="read")

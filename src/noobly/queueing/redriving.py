@@ -15,6 +15,7 @@ from noobly.queueing.packing import unending
 _MOST = 10_000
 _TOGETHER = 100
 _LEASE = 600.0
+"""Seconds for which messages are held, or as long as the provider can, if that is less."""
 
 
 class Redrive:
@@ -26,6 +27,7 @@ class Redrive:
     def __init__(self, driver: QueueDriver, admit: Callable[[Posted], None]) -> None:
         self._driver = driver
         self._admit = admit
+        self._lease = min(_LEASE, driver.limits.lease)
 
     async def run(self, source: str, target: str, error: str, most: int, rate: float | None) -> Redriven:
         """Move up to ``most`` messages whose errors hold a text; ``rate`` a second."""
@@ -37,7 +39,7 @@ class Redrive:
         try:
             while seen < most:
                 together = min(_TOGETHER, most - seen, max(1, int(rate)) if rate else _TOGETHER)
-                leased = await self._driver.receive(source, together, _LEASE, 0.0)
+                leased = await self._driver.receive(source, together, self._lease, 0.0)
                 if not leased:
                     break
                 seen += len(leased)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from noobly.app import Noobly
 from noobly.core.errors import Internal, InvalidArgument, NooblyError, NotFound
-from noobly.core.journal import journal
+from noobly.core.journal import Journal
 from noobly.server.auth import Guard, KeyGuard, Sessions, keyring
 from noobly.server.correlation import Correlated
 from noobly.server.health import Health
@@ -27,7 +27,7 @@ from noobly.server.problems import problem
 from noobly.server.routes import ADMIT, Endpoint, Match, Table
 from noobly.server.streaming import Streams
 
-_LOG = journal("noobly.server")
+_LOG = Journal("noobly.server")
 _CLIENT_LEFT = 499
 """What is counted for a request whose client has left; the status that nginx has for it."""
 
@@ -132,7 +132,7 @@ class Application:
         except ClientDisconnect:  # Nobody is left to answer, and nothing has failed.
             return Response(status_code=_CLIENT_LEFT)
         except Exception as error:  # noqa: BLE001 - the last resort: it is logged, and shows nothing of itself
-            _LOG.exception("request failed", route=endpoint.name)
+            _LOG.error("request failed", cause=error, route=endpoint.name)
             failure = Internal("the server failed; its log says more under this request id")
             _note(error, failure.status)
             return endpoint.render(failure, scope[REQUEST_ID])

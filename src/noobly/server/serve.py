@@ -16,7 +16,7 @@ from granian.server.embed import Server
 
 from noobly.app import Noobly
 from noobly.core.errors import ConfigError, Unavailable
-from noobly.core.journal import journal
+from noobly.core.journal import Journal
 from noobly.core.scope import Environment
 from noobly.measuring.push import Push, push
 from noobly.server.app import Application
@@ -25,7 +25,7 @@ from noobly.server.process import dedicate
 from noobly.server.routes import Endpoint, Open
 from noobly.settings import Settings
 
-_LOG = journal("noobly.server")
+_LOG = Journal("noobly.server")
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from noobly.core.clock import Clock
 from noobly.core.errors import Internal, NooblyError, Unavailable
-from noobly.core.journal import journal
+from noobly.core.journal import Journal
 from noobly.core.streams import Buffer, Skipped
 from noobly.core.wire import STREAM
 from noobly.server.attending import left
@@ -27,7 +27,7 @@ from noobly.server.problems import problem
 RETRY_SECONDS = 2.0
 """When a reader should come again after the server was shut down."""
 
-_LOG = journal("noobly.server")
+_LOG = Journal("noobly.server")
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 _HEARTBEAT = b": \n\n"
 _END = b"event: end\ndata: {}\n\n"
@@ -145,7 +145,7 @@ class EventStream(Response):
         except NooblyError as error:
             self.buffer.end(error)
         except Exception as error:  # noqa: BLE001 - the last resort: it is logged, and shows nothing of itself
-            _LOG.exception("stream failed", request_id=self._identity)
+            _LOG.error("stream failed", cause=error, request_id=self._identity)
             failure = Internal("the server failed; its log says more under this request id")
             failure.__cause__ = error
             self.buffer.end(failure)

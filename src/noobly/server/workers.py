@@ -22,7 +22,7 @@ from typing import cast
 import msgspec
 
 from noobly.core.errors import ConfigError, Unavailable
-from noobly.core.journal import journal
+from noobly.core.journal import Journal
 from noobly.core.meter import Gauges, Meter, Tallies
 from noobly.core.scope import Environment
 from noobly.measuring.exposition import Exposition
@@ -35,7 +35,7 @@ from noobly.settings import Settings, title
 PUBLISHED_SECONDS = 1.0
 """How often a worker publishes what it has counted: what a killed one loses at most."""
 
-_LOG = journal("noobly.server")
+_LOG = Journal("noobly.server")
 _SHORT = 5.0
 _MOST_SHORT = 5
 _MARGIN = 5.0

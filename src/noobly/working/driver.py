@@ -268,7 +268,7 @@ class JobDriver(Driver, Protocol):
         """Add jobs, all or none; a job whose id exists is not added again, and one whose key is taken neither."""
         ...
 
-    @operation(idempotent=False)
+    @operation(idempotent=False, waits=True)
     async def claim(self, queue: Queue, claim: Claim, /) -> list[Claimed]:
         """Hand out jobs: the highest priority first, then the one added first, within the queue's bounds.
 
@@ -300,7 +300,7 @@ class JobDriver(Driver, Protocol):
         """
         ...
 
-    @operation(idempotent=True)
+    @operation(idempotent=True, waits=True)
     async def get(self, queue: Queue, id: JobId, wait: float, /) -> JobRecord | None:
         """Return a job; where it has not ended, wait up to ``wait`` seconds, 2 at most, for its end."""
         ...

@@ -112,9 +112,15 @@ class Line:
             kept = self._messages.get(identity)
             if kept is None or kept.held or kept.order != order:
                 continue
-            self._round = max(self._round, order[1])
+            self._advance(order[1])
             most -= 1
             yield self._lease(kept, lease, now)
+
+    def _advance(self, turn: int) -> None:
+        """Let the round go on; a tenant whose turn has passed counts like a new one."""
+        if turn > self._round:
+            self._round = turn
+            self._turns = {tenant: last for tenant, last in self._turns.items() if last >= turn}
 
     def _lease(self, kept: Kept, lease: float, now: float) -> Leased:
         kept.number, kept.until, kept.held = next(self._numbers), now + lease, True
@@ -158,9 +164,13 @@ class Line:
             self._follow(message.group)
         if not self._messages:
             self._turns.clear()
-        if len(self._due) > 2 * len(self._messages) + _SWEPT:
+        most = 2 * len(self._messages) + _SWEPT
+        if len(self._due) > most:
             self._due = [one for one in self._due if one[1] in self._messages]
             heapify(self._due)
+        if len(self._ready) > most:
+            self._ready = [one for one in self._ready if one[1] in self._messages]
+            heapify(self._ready)
 
     def _follow(self, group: str) -> None:
         """Let the next message of a group take the place of its first one."""
@@ -210,7 +220,7 @@ class Line:
         """Return how many messages there are."""
         self._wake(now)
         held = sum(1 for kept in self._messages.values() if kept.held)
-        ready = [kept for kept in self._messages.values() if not kept.held and kept.due <= now]
+        ready = [kept for kept in self._messages.values() if not kept.held and (kept.due <= now or self._behind(kept))]
         oldest = min((kept.sent_at for kept in ready), default=None)
         return Counts(
             ready=len(ready),
@@ -220,9 +230,16 @@ class Line:
             paused=self.paused,
         )
 
+    def _behind(self, kept: Kept) -> bool:
+        """Return whether a message waits for an earlier one of its group."""
+        group = kept.message.group
+        return group is not None and self._first[group] != kept.message.id
+
     def purge(self, now: float) -> int:
-        """Delete what nobody holds."""
+        """Delete what nobody holds, and forget all dedup keys."""
         self._wake(now)
+        self._keys.clear()
+        self._key_ends.clear()
         free = [kept for kept in self._messages.values() if not kept.held]
         for kept in free:
             self._drop(kept)

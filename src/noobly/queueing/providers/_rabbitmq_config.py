@@ -11,6 +11,7 @@ import msgspec
 from noobly.core.config import Config, Secret
 from noobly.core.errors import ConfigError
 
+_DELIVERIES = 50
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -32,11 +33,13 @@ class RabbitmqConfig(Config, frozen=True, kw_only=True):
         stall_timeout: Seconds without an answer after which a call fails, and a connection that answers nothing else
             either is given up.
         heartbeat: Seconds between signs of life; a connection silent for about three of them is given up.
-        longest_lease: Seconds a message can be held, all extensions included. The server closes the channel of one that
-            is held longer than its ``consumer_timeout``, 30 minutes by default, so this must be less.
+        longest_lease: Seconds a message can be held, all extensions included; no lease is longer. The server closes the
+            channel of one that is held longer than its ``consumer_timeout``, 30 minutes by default, so this must be
+            less.
         delivery_limit: How often the server itself delivers a message again, whose receivers vanished, before it puts
-            it among the dead letters; it should be more than ``max_deliveries``. A queue keeps the limit it was made
-            with.
+            it among the dead letters: 50 by default, or ``max_deliveries`` where that is more, and never less. A queue
+            keeps the limit it was made with.
+        max_deliveries: That of the service's options.
     """
 
     url_parts: ClassVar[Mapping[str, str]] = {
@@ -61,7 +64,8 @@ class RabbitmqConfig(Config, frozen=True, kw_only=True):
     stall_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     heartbeat: Annotated[int, msgspec.Meta(ge=1, le=600)] = 10
     longest_lease: Annotated[float, msgspec.Meta(gt=0, le=43_200)] = 1500.0
-    delivery_limit: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50
+    delivery_limit: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    max_deliveries: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 5
 
     @property
     def secure(self) -> bool:
@@ -72,6 +76,22 @@ class RabbitmqConfig(Config, frozen=True, kw_only=True):
     def address(self) -> str:
         """Host and port."""
         return f"{self.host}:{self.port or (5671 if self.secure else 5672)}"
+
+
+def limit(config: RabbitmqConfig) -> int:
+    """Return how often the server delivers a message again.
+
+    Raises:
+        ConfigError: That is less often than receivers want it.
+    """
+    if config.delivery_limit is None:
+        return max(_DELIVERIES, config.max_deliveries)
+    if config.delivery_limit < config.max_deliveries:
+        raise ConfigError(
+            f"delivery_limit is {config.delivery_limit}, so RabbitMQ would give a message up before its"
+            f" {config.max_deliveries} deliveries (max_deliveries); set delivery_limit to as many at least"
+        )
+    return config.delivery_limit
 
 
 def credentials(config: RabbitmqConfig) -> tuple[str, str]:
@@ -91,8 +111,14 @@ def tls(config: RabbitmqConfig) -> ssl.SSLContext | None:
     """Return what encrypts the connection; None where nothing does.
 
     Raises:
-        ConfigError: A file cannot be read.
+        ConfigError: A file cannot be read, or there are files for a connection that is not encrypted.
     """
+    if not config.secure and (config.ca or config.cert or config.cert_key):
+        raise ConfigError(
+            f"ca, cert and cert_key are for TLS, but {config.scheme}:// is not encrypted; write {config.scheme}s://"
+        )
+    if config.cert_key and not config.cert:
+        raise ConfigError("cert_key is the key of a certificate, so it needs cert")
     if not config.secure:
         return None
     try:

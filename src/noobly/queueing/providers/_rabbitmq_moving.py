@@ -62,6 +62,8 @@ class Moving:
         except BaseException:
             self._roll.doubt(queue)
             raise
+        if entry:
+            self._roll.seen(self._sending.length(self._places.roll().name))
         return failures[len(entry) :]
 
     def parcel(self, queue: str, letter: Letter) -> Parcel:
@@ -101,10 +103,14 @@ class Moving:
             self._count[queue] -= count
 
     async def settle(self, holds: Sequence[Hold]) -> None:
-        """Acknowledge, and make sure that the server knows."""
-        for tap in {hold.tap for hold in holds}:
-            await each(tap, [hold.incoming for hold in holds if hold.tap is tap], "ack")
-            await tap.settled()
+        """Acknowledge, and make sure that the server knows; what is uncertain stays held, to be asked for again."""
+        try:
+            for tap in {hold.tap for hold in holds}:
+                await _acknowledge(tap, [hold for hold in holds if hold.tap is tap])
+        except Exception:
+            for hold in holds:
+                self._holds.restore(hold)
+            raise
 
     async def move(self, queue: str, moves: Sequence[tuple[Hold, Parcel]]) -> None:
         """Store messages in a queue, then acknowledge them; one that could not be stored is held on."""
@@ -127,6 +133,15 @@ def failed(hold: Hold, reason: str) -> Letter:
         return letter
     first = letter.message.first_error or reason
     return replace(letter, message=replace(letter.message, first_error=first, last_error=reason))
+
+
+async def _acknowledge(tap: Tap, holds: Sequence[Hold]) -> None:
+    """Acknowledge, once: the server closes a channel on which it is done twice."""
+    fresh = [hold.incoming for hold in holds if not hold.answered]
+    for hold in holds:
+        hold.answered = True
+    await each(tap, fresh, "ack")
+    await tap.settled()
 
 
 async def each(tap: Tap, messages: Sequence[AbstractIncomingMessage], how: str) -> None:

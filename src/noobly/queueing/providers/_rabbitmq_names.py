@@ -16,6 +16,9 @@ _SHORTEST, _BASE, _STEPS = 32, 4, 14
 STEPS: tuple[int, ...] = tuple(_SHORTEST * _BASE**step for step in range(_STEPS))
 """Milliseconds a message can wait at a stretch: 32 ms to 25 days. Few, for each is a queue of its own."""
 
+_LIMIT = "x-delivery-limit"
+_OTHER_LIMIT = re.compile(rf"inequivalent arg '{_LIMIT}'.* but current is (?:none|(?:the value )?'(\d+)')")
+"""How the server says that a queue has another limit, which is the one thing that may differ."""
 _DAY = 24 * 60 * 60 * 1000
 _NEVER = 1_000_000_000
 """A delivery limit that nobody reaches; without one, RabbitMQ 4 drops a message after 20 deliveries."""
@@ -48,19 +51,19 @@ class Places:
     def main(self, queue: str) -> Place:
         """Return where a queue's messages are; those that the server gives up go to its dead letters by themselves."""
         if names.is_dead(queue):
-            return Place(self.name(queue), {"x-queue-type": "quorum", "x-delivery-limit": _NEVER})
+            return Place(self.name(queue), {"x-queue-type": "quorum", _LIMIT: _NEVER})
         target = self.name(names.dead(queue))
-        return Place(self.name(queue), {**_forwards(target), "x-delivery-limit": self._limit})
+        return Place(self.name(queue), {**_forwards(target), _LIMIT: self._limit})
 
     def delay(self, queue: str, step: int) -> Place:
         """Return where messages of a queue wait for ``step`` milliseconds, one after another."""
         name = self.name(queue)
         arguments = {**_forwards(name), "x-message-ttl": step, "x-expires": step + _DAY}
-        return Place(f"{name}#{step}", {**arguments, "x-delivery-limit": _NEVER})
+        return Place(f"{name}#{step}", {**arguments, _LIMIT: _NEVER})
 
     def roll(self) -> Place:
         """Return where the names of the queues are kept; no queue of ours has this name, for it has no dot."""
-        return Place(f"{self._namespace}#names", {"x-queue-type": "quorum", "x-delivery-limit": _NEVER})
+        return Place(f"{self._namespace}#names", {"x-queue-type": "quorum", _LIMIT: _NEVER})
 
 
 def _forwards(target: str) -> dict[str, str | int]:
@@ -72,6 +75,20 @@ def _forwards(target: str) -> dict[str, str | int]:
         "x-dead-letter-strategy": "at-least-once",
         "x-overflow": "reject-publish",
     }
+
+
+def kept_limit(place: Place, refusal: str) -> Place | None:
+    """Return a queue with the delivery limit that it was made with; None where the refusal is for something else.
+
+    Args:
+        place: What was declared.
+        refusal: What the server said.
+    """
+    other = _OTHER_LIMIT.search(refusal)
+    if other is None:
+        return None
+    arguments = {name: value for name, value in place.arguments.items() if name != _LIMIT}
+    return Place(place.name, {**arguments, _LIMIT: int(other[1])} if other[1] else arguments)
 
 
 def step_for(seconds: float) -> int:

@@ -10,9 +10,9 @@ from aio_pika import Message
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import DeliveryError, PublishError
 
-from noobly.core.errors import Unavailable
+from noobly.core.errors import ConfigError, Unavailable
 from noobly.queueing.providers._rabbitmq_link import RabbitLink
-from noobly.queueing.providers._rabbitmq_names import Place
+from noobly.queueing.providers._rabbitmq_names import Place, kept_limit
 
 _TOGETHER, _TOGETHER_BYTES = 500, 8 * 1024 * 1024
 _FRESH = 3600.0
@@ -35,6 +35,7 @@ class Sending:
         self._opening = asyncio.Lock()
         self._channel: AbstractChannel | None = None
         self._declared: dict[str, float] = {}
+        self._lengths: dict[str, int] = {}
 
     async def publish(self, parcels: Sequence[Parcel]) -> list[str]:
         """Store messages in order; return for each why it was not stored, empty where it was.
@@ -51,6 +52,10 @@ class Sending:
     def delayed(self, name: str) -> list[str]:
         """Return the delay queues that were made here for a queue of the server."""
         return [known for known in self._declared if known.startswith(f"{name}#")]
+
+    def length(self, name: str) -> int:
+        """Return how many messages were in a queue when it was last declared here."""
+        return self._lengths.get(name, 0)
 
     def forget(self, name: str) -> None:
         """Declare a queue again before the next message; somebody has deleted it."""
@@ -78,11 +83,27 @@ class Sending:
             return
         channel = await self._link.channel()
         for place in missing:
-            async with self._link.bounded():
-                await channel.declare_queue(place.name, durable=True, arguments=dict(place.arguments))
+            channel = await self._make(channel, place)
             self._declared[place.name] = now
         async with self._link.bounded():
             await channel.close()
+
+    async def _make(self, channel: AbstractChannel, place: Place) -> AbstractChannel:
+        """Make a queue, or see that it is there; return a channel that is open, for a refusal closes the given one."""
+        try:
+            await self._declared_as(channel, place)
+        except ConfigError as error:
+            kept = kept_limit(place, error.message)
+            if kept is None:
+                raise
+            channel = await self._link.channel()
+            await self._declared_as(channel, kept)
+        return channel
+
+    async def _declared_as(self, channel: AbstractChannel, place: Place) -> None:
+        async with self._link.bounded():
+            queue = await channel.declare_queue(place.name, durable=True, arguments=dict(place.arguments))
+        self._lengths[place.name] = queue.declaration_result.message_count or 0
 
     async def _confirmed(self, parcels: Sequence[Parcel]) -> list[object]:
         """Publish all, then wait for all confirms; a refused message's error is in its place."""

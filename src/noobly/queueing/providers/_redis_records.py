@@ -44,13 +44,17 @@ class Keys:
     __slots__ = ("all", "plain", "salt", "slot", "wake")
 
     def __init__(self, namespace: str, queue: str) -> None:
-        # A brace at the beginning of the tag would end it.
-        self.slot = f"{{{namespace.replace('}', '%7D')}:{names.origin(queue)}}}"
+        self.slot = f"{{{escaped(namespace)}:{names.origin(queue)}}}"
         base = self.slot + (".dead:" if names.is_dead(queue) else ":")
         self.all = tuple((base + part).encode() for part in PARTS)
         self.wake = self.all[-1]
         self.plain = (self.all[0], self.all[1], self.wake)
         self.salt = "/" + hashlib.sha256(base.encode()).hexdigest()[:8]
+
+
+def escaped(namespace: str) -> str:
+    """Return a namespace without what ends one, or a hash tag: a colon and a brace."""
+    return namespace.replace("%", "%25").replace(":", "%3A").replace("}", "%7D")
 
 
 def special(message: Posted) -> bool:

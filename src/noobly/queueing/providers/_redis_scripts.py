@@ -82,9 +82,15 @@ local function group_read(count)
   return redis.call('XREADGROUP', 'GROUP', 'g', 'c', 'COUNT', count, 'NOACK', 'STREAMS', KEYS[1], '>')
 end
 
+-- How many of the messages to take next: a few at first, then as many as their size lets fit into an answer.
+local function portion(wanted)
+  if found == 0 then return math.min(wanted, 10) end
+  return math.max(1, math.min(wanted, 100, math.floor((16777216 - bytes) * found / math.max(1, bytes))))
+end
+
 local function read(wanted)
   while wanted > 0 and bytes < 16777216 do
-    local count = math.min(wanted, 100)
+    local count = portion(wanted)
     local reply = group_read(count)
     local entries = reply and reply[1][2] or {}
     for i = 1, #entries do
@@ -140,13 +146,16 @@ local function pop(count)
     end
     turn = math.max(turn, tonumber(popped[i + 1]) % 1e14)
   end
-  if turn > round then redis.call('HSET', Q.q, 'round', turn) end
+  if turn > round then
+    redis.call('HSET', Q.q, 'round', turn)
+    redis.call('ZREMRANGEBYSCORE', Q.t, '-inf', '(' .. turn)
+  end
 end
 
 -- Take one message of equal rank, or those of the stream that were sent before it.
 local function merge(ref, wanted)
   local bound = string.format('%.0f-%.0f', ref:sub(1, 14), ref:sub(16, 25))
-  local before = redis.call('XRANGE', Q.s, '(' .. seen_last(), bound, 'COUNT', math.min(wanted, 100))
+  local before = redis.call('XRANGE', Q.s, '(' .. seen_last(), bound, 'COUNT', portion(wanted))
   if before[1] then read(#before) else pop(1) end
 end
 
@@ -156,12 +165,12 @@ local function take()
     local first = redis.call('ZRANGE', Q.r, 0, 0, 'WITHSCORES')
     local score = tonumber(first[2])
     if not score then return read(wanted) end
-    if score < PLAIN then pop(math.min(wanted, 100, redis.call('ZCOUNT', Q.r, '-inf', '(9e14')))
-    elseif redis.call('XLEN', Q.s) == 0 then pop(math.min(wanted, 100))
+    if score < PLAIN then pop(math.min(portion(wanted), redis.call('ZCOUNT', Q.r, '-inf', '(9e14')))
+    elseif redis.call('XLEN', Q.s) == 0 then pop(portion(wanted))
     elseif score == PLAIN then merge(first[1], wanted)
     else
       read(wanted)
-      if found < most then pop(math.min(most - found, 100)) end
+      if found < most and bytes < 16777216 then pop(portion(most - found)) end
     end
   end
 end
@@ -254,7 +263,10 @@ local lease, out = tonumber(ARGV[1]), {}
 for i = 2, #ARGV do
   local till = tonumber(redis.call('ZSCORE', Q.l, ARGV[i]) or 0)
   out[i - 1] = till > now and '1' or '0'
-  if till > now then redis.call('ZADD', Q.l, now + lease, ARGV[i]) end
+  if till > now then
+    redis.call('ZREM', Q.l, ARGV[i])  -- A server whose memory is full takes no ZADD first, but goes on with a script.
+    redis.call('ZADD', Q.l, now + lease, ARGV[i])
+  end
   if till > now + lease then wake(Q) end
 end
 return table.concat(out)

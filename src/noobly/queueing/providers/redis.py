@@ -8,13 +8,14 @@ in sorted sets. All times are the server's. Those who wait are woken by pushes o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Literal, cast
 
 import msgspec
 
 from noobly.clients.redis import Arg, RedisConnection, RedisScript, Reply, classify
 from noobly.clients.redis_config import RedisConfig, redis_client, redis_listener
+from noobly.clients.redis_reply import RedisReplyError
 from noobly.clients.redis_topology import ClusterClient
 from noobly.core.checks import Limits
 from noobly.core.errors import ConfigError, NooblyError, Unavailable
@@ -29,6 +30,7 @@ from noobly.queueing.providers._redis_receiving import Receivers
 from noobly.queueing.providers._redis_records import (
     Keys,
     dead_letter,
+    escaped,
     flags,
     leased,
     milliseconds,
@@ -43,6 +45,8 @@ _TOGETHER = 1000
 """Receipts of one script."""
 _HEAVIEST = 16 * 1024 * 1024
 """Bytes of the messages of one script, counting 1024 for each besides its body."""
+_PATIENCE = 2.0
+"""Seconds that claims under way, and what is given back, have at the end; they take far less where all is well."""
 _KNOWN = 1000
 """Queues whose keys, and receivers, are remembered."""
 
@@ -79,7 +83,7 @@ class RedisQueues:
         clustered = isinstance(self._client, ClusterClient)
         self._ears = redis_listener(config, environment) if clustered else cast(RedisConnection, self._client)
         self._wakes = Wakes(self._ears, self._woken, self._missed)
-        self._names = f"{config.namespace}:queues"
+        self._names = f"{escaped(config.namespace)}:queues"
         self._keys: dict[str, Keys] = {}
         self._receivers: dict[str, Receivers] = {}
         self._by_channel: dict[bytes, str] = {}
@@ -92,7 +96,7 @@ class RedisQueues:
         if self._ears is not self._client:
             await self._wakes.start(self._config.hosts.count(",") + 1)
             stack.push_async_callback(self._ears.close)
-        stack.push_async_callback(self._tasks.close)
+        stack.push_async_callback(self._tasks.close, patience=_PATIENCE)
         await check_durability(self._client, self._config.durability)
 
     def classify(self, error: Exception) -> NooblyError | None:
@@ -103,7 +107,14 @@ class RedisQueues:
         """See the protocol."""
         sent: list[Sent] = []
         for part in portions(messages, list(map(_weight, messages)), _HEAVIEST):
-            sent += await self._send_part(queue, part)
+            try:
+                sent += await self._send_part(queue, part)
+            except (OSError, NooblyError, RedisReplyError) as error:
+                if not sent:
+                    raise
+                # Those before are stored, which an error would not tell.
+                sent += [Sent(one.id, error=str(error)) for one in messages[len(sent) :]]
+                break
         if self._config.replicas:
             await replicated(self._client, self._config.replicas, queue)
         return sent
@@ -122,9 +133,13 @@ class RedisQueues:
         return [Sent(earlier.decode(), duplicate=True) if earlier else Sent(one.id) for one, earlier in pairs]
 
     async def _enlist(self, queue: str) -> None:
-        """Put a queue into the list, which is in another slot, and only then note that it is there."""
+        """Put a queue into the list, which is in another slot, and only then note that it is there.
+
+        It is put there once more, for a purge may have come between.
+        """
         await self._client.execute("ZADD", self._names, 0, queue)
         await self._client.execute("HSET", self._keys_of(queue).all[1], "named", 1)
+        await self._client.execute("ZADD", self._names, 0, queue)
 
     async def receive(self, queue: str, most: int, lease: float, wait: float, /) -> list[Leased]:
         """See the protocol."""
@@ -208,7 +223,8 @@ class RedisQueues:
         args = (failure.receipt, _text(failure.reason))
         named = whole(await self._client.script(scripts.BURY, here.all + there.all, args))
         if named == 0:
-            await self._enlist(dead)
+            with suppress(OSError, NooblyError, RedisReplyError):  # It is buried; the next one will have it listed.
+                await self._enlist(dead)
         return named >= 0
 
     async def _carry(self, queue: str, dead: str, failure: Failure) -> bool:

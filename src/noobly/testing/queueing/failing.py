@@ -197,6 +197,14 @@ class FailingTheme(Theme):
         assert {each.deliveries for each in found} == {1}
         assert (await queues.redrive("q")).seen == 0
 
+    async def test_what_is_no_message_is_redriven_as_it_is(self, queues: Queues, harness: QueueHarness) -> None:
+        async with harness.open_bare() as driver:
+            await driver.send("q", [Posted(id=fresh_id(), body=b"\xff{")])
+            assert await queues.receive("q") == []
+            assert (await queues.redrive("q", to="elsewhere")).moved == 1
+            (found,) = await driver.receive("elsewhere", 10, LONG, 2.0)
+            assert found.message.body == b"\xff{"
+
     async def test_redriven_by_error(self, queues: Queues) -> None:
         for number in range(5):
             await _die(queues, number, f"timeout of {number}" if number % 2 else "bad")
