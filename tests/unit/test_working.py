@@ -12,10 +12,11 @@ import pytest
 from noobly.core.errors import ConfigError, InvalidArgument, NotFound, RateLimited, Unavailable
 from noobly.core.scope import Environment
 from noobly.testing import FakeClock, FixedChance
-from noobly.working import Bounds, JobContext, JobInfo, JobSpec, State, Task, Tasks, open_jobs, scripts
+from noobly.working import Bounds, JobContext, JobInfo, JobSpec, State, Task, Tasks, Verdict, open_jobs, scripts
 from noobly.working.child import Ending, attempt
-from noobly.working.driver import Added, Beat, NewJob, Retrying
+from noobly.working.driver import Added, Beat, Hold, NewJob, Retrying
 from noobly.working.providers._flows import known_parents
+from noobly.working.records import Settled
 from noobly.working.running import pause
 from noobly.working.tasks import Execution, Rules
 
@@ -275,14 +276,38 @@ class TestMemory:
             assert (await jobs.stats()).queued == 2
             await jobs.add([JobSpec(task="t")])
 
-    async def test_a_clock_that_is_set_back(self):
-        clock = FakeClock()
+    async def test_so_many_bytes(self):
+        async with open_jobs("memory://?max_bytes=100000") as jobs:
+            await jobs.add([JobSpec(task="t", args="x" * 40_000, id=id) for id in "ab"])
+            with pytest.raises(RateLimited, match="max_bytes"):
+                await jobs.add([JobSpec(task="t", args="x" * 40_000)])
+            await jobs.remove("a")
+            (held,) = await jobs.claim("default", "w")
+            await jobs.settle(
+                "default", [Settled(id="b", token=held.token, verdict=Verdict.SUCCEEDED, result="x" * 40_000)]
+            )
+            with pytest.raises(RateLimited):
+                await jobs.add([JobSpec(task="t", args="x" * 40_000)])
+            await jobs.remove("b")
+            await jobs.add([JobSpec(task="t", args="x" * 40_000)] * 2)
+
+    @pytest.mark.parametrize("step", [-3600, 3600])
+    async def test_a_clock_that_is_set_moves_nothing(self, step):
+        clock, bounds = FakeClock(), Bounds(starts=1, period=10.0)
         async with open_jobs(environment=Environment(clock=clock)) as jobs:
-            await jobs.add([JobSpec(task="t", id="a", delay=5)])
-            clock.step(-3600)
+            await jobs.add([JobSpec(task="t", id=id, delay=5) for id in "ab"])
+            clock.step(step)
             assert await jobs.claim("default", "w") == []
-            clock.advance(3606)
-            assert len(await jobs.claim("default", "w")) == 1
+            clock.advance(6)
+            (held,) = await jobs.claim("default", "w", lease=30, bounds=bounds)
+            clock.step(step)
+            clock.advance(9)
+            assert await jobs.claim("default", "w", lease=30, bounds=bounds) == []
+            clock.advance(1)
+            assert [one.job.id for one in await jobs.claim("default", "w", lease=30, bounds=bounds)] == ["b"]
+            assert await jobs.beat("default", [Hold(held.job.id, held.token)]) == [Beat.KEPT]
+            clock.advance(31)
+            assert await jobs.beat("default", [Hold(held.job.id, held.token)]) == [Beat.LOST]
 
     async def test_nobody_is_kept_waiting_for_ever_by_a_closed_store(self):
         async with open_jobs() as jobs:
