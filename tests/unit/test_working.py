@@ -13,7 +13,6 @@ from noobly.core.errors import ConfigError, InvalidArgument, NotFound, RateLimit
 from noobly.core.scope import Environment
 from noobly.testing import FakeClock, FixedChance
 from noobly.working import Bounds, JobContext, JobInfo, JobSpec, State, Task, Tasks, open_jobs, scripts
-from noobly.working.child import Ending, attempt
 from noobly.working.driver import Added, Beat, NewJob, Retrying
 from noobly.working.providers._flows import known_parents
 from noobly.working.running import pause
@@ -27,16 +26,8 @@ def plain(_):
     return "plain"
 
 
-def double(number: int) -> int:
-    return 2 * number
-
-
 async def later(number: int, info: JobInfo) -> str:
     return f"{number} {info.id}"
-
-
-def picky(_):
-    raise RateLimited("slow down", retry_after=7)
 
 
 class TestTasks:
@@ -130,23 +121,6 @@ class TestPauses:
     )
     def test_pauses(self, retrying, expected):
         assert [pause(retrying, attempts, FixedChance(0.5)) for attempts in (1, 2, 3, 4, 1000)] == expected
-
-
-class TestChild:
-    def _attempt(self, name, data=b"null"):
-        info = JobInfo(id="x", queue="q", task="t", attempt=1, last=True, fence=1, key="q:x")
-        return msgspec.json.decode(attempt(__name__, name, data, msgspec.json.encode(info)), type=Ending)
-
-    def test_endings(self):
-        assert self._attempt("double", b"21").result == b"42"
-        assert self._attempt("later", b"5").result == b'"5 x"'
-        assert self._attempt("picky").retry_after == 7
-        wrong = self._attempt("double", b'"x"')
-        assert wrong.final
-        assert wrong.error.startswith("invalid_argument: ")
-        missing = self._attempt("nobody")
-        assert missing.error.startswith("AttributeError")
-        assert not missing.final
 
 
 class TestScripts:

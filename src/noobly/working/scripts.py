@@ -11,7 +11,7 @@ import msgspec
 
 from noobly.core.errors import InvalidArgument, NotFound
 from noobly.working.context import Report
-from noobly.working.executing import Executor
+from noobly.working.executing import Begun, Executor
 from noobly.working.records import Held, Value
 from noobly.working.tasks import Task
 
@@ -98,8 +98,8 @@ class ScriptExecutor(Executor):
         super().__init__(concurrency, report)
         self._folder = str(Path(folder).resolve())
 
-    async def run(self, task: Task[..., object], args: Value, held: Held) -> object:
+    async def run(self, task: Task[..., object], args: Value, held: Held, begun: Begun) -> object:
         """See ``Executor.run``."""
         given = args if isinstance(args, Mapping) else {}
         await asyncio.to_thread(locate, self._folder, given.get("path", ""))  # Before a process is begun for nothing.
-        return await super().run(task, {**given, "folder": self._folder}, held)
+        return await super().run(task, {**given, "folder": self._folder}, held, begun)
