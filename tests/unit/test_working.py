@@ -26,6 +26,10 @@ def plain(_):
     return "plain"
 
 
+def named(_, *, loud):
+    """A function that no job can call."""
+
+
 async def later(number: int, info: JobInfo) -> str:
     return f"{number} {info.id}"
 
@@ -70,7 +74,8 @@ class TestTasks:
         [
             {"retries": -1}, {"retries": True}, {"retries": 10_001}, {"priority": 10}, {"priority": "1"},
             {"concurrency": 0}, {"concurrency": 1.5}, {"execution": "async"}, {"execution": "nowhere"},
-            {"name": "x" * 201},
+            {"name": "x" * 201}, {"name": ""}, {"name": 3}, {"queue": ""}, {"queue": 3}, {"rate_limit": 4},
+            {"no_retry_on": ["ValueError"]}, {"no_retry_on": ValueError}, {"no_retry_on": [ValueError("x")]},
         ],
         ids=repr,
     )  # fmt: skip
@@ -87,6 +92,19 @@ class TestTasks:
             Tasks().task()(lambda a, b, c: None)
         with pytest.raises(ConfigError, match="event loop"):
             Tasks().task(execution="thread")(later)
+        with pytest.raises(ConfigError, match="parentheses"):
+            Tasks().task(plain)
+        with pytest.raises(ConfigError, match="'loud' by name"):
+            Tasks().task()(named)
+
+    @pytest.mark.parametrize("annotation", [Tasks, Retrying | Bounds])
+    def test_arguments_that_no_json_makes(self, annotation):
+        def work(_):
+            pass
+
+        work.__annotations__["_"] = annotation
+        with pytest.raises(ConfigError, match="no JSON can be converted"):
+            Tasks().task()(work)
 
     def test_names_and_limits_that_clash(self):
         tasks = Tasks()
