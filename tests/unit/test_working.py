@@ -13,7 +13,6 @@ from noobly.core.errors import ConfigError, InvalidArgument, NotFound, RateLimit
 from noobly.core.scope import Environment
 from noobly.testing import FakeClock, FixedChance
 from noobly.working import Bounds, JobContext, JobInfo, JobSpec, State, Task, Tasks, Verdict, open_jobs, scripts
-from noobly.working.child import Ending, attempt
 from noobly.working.driver import Added, Beat, Hold, NewJob, Retrying
 from noobly.working.providers._flows import known_parents
 from noobly.working.records import Settled
@@ -28,16 +27,12 @@ def plain(_):
     return "plain"
 
 
-def double(number: int) -> int:
-    return 2 * number
+def named(_, *, loud):
+    """A function that no job can call."""
 
 
 async def later(number: int, info: JobInfo) -> str:
     return f"{number} {info.id}"
-
-
-def picky(_):
-    raise RateLimited("slow down", retry_after=7)
 
 
 class TestTasks:
@@ -80,7 +75,8 @@ class TestTasks:
         [
             {"retries": -1}, {"retries": True}, {"retries": 10_001}, {"priority": 10}, {"priority": "1"},
             {"concurrency": 0}, {"concurrency": 1.5}, {"execution": "async"}, {"execution": "nowhere"},
-            {"name": "x" * 201},
+            {"name": "x" * 201}, {"name": ""}, {"name": 3}, {"queue": ""}, {"queue": 3}, {"rate_limit": 4},
+            {"no_retry_on": ["ValueError"]}, {"no_retry_on": ValueError}, {"no_retry_on": [ValueError("x")]},
         ],
         ids=repr,
     )  # fmt: skip
@@ -97,6 +93,19 @@ class TestTasks:
             Tasks().task()(lambda a, b, c: None)
         with pytest.raises(ConfigError, match="event loop"):
             Tasks().task(execution="thread")(later)
+        with pytest.raises(ConfigError, match="parentheses"):
+            Tasks().task(plain)
+        with pytest.raises(ConfigError, match="'loud' by name"):
+            Tasks().task()(named)
+
+    @pytest.mark.parametrize("annotation", [Tasks, Retrying | Bounds])
+    def test_arguments_that_no_json_makes(self, annotation):
+        def work(_):
+            pass
+
+        work.__annotations__["_"] = annotation
+        with pytest.raises(ConfigError, match="no JSON can be converted"):
+            Tasks().task()(work)
 
     def test_names_and_limits_that_clash(self):
         tasks = Tasks()
@@ -132,23 +141,6 @@ class TestPauses:
     )
     def test_pauses(self, retrying, expected):
         assert [pause(retrying, attempts, FixedChance(0.5)) for attempts in (1, 2, 3, 4, 1000)] == expected
-
-
-class TestChild:
-    def _attempt(self, name, data=b"null"):
-        info = JobInfo(id="x", queue="q", task="t", attempt=1, last=True, fence=1, key="q:x")
-        return msgspec.json.decode(attempt(__name__, name, data, msgspec.json.encode(info)), type=Ending)
-
-    def test_endings(self):
-        assert self._attempt("double", b"21").result == b"42"
-        assert self._attempt("later", b"5").result == b'"5 x"'
-        assert self._attempt("picky").retry_after == 7
-        wrong = self._attempt("double", b'"x"')
-        assert wrong.final
-        assert wrong.error.startswith("invalid_argument: ")
-        missing = self._attempt("nobody")
-        assert missing.error.startswith("AttributeError")
-        assert not missing.final
 
 
 class TestScripts:
