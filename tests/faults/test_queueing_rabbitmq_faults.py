@@ -143,6 +143,22 @@ async def test_a_receiver_waits_through_a_cut(url: str, proxy: TcpProxy) -> None
         assert set(values) == {1, 2}
 
 
+async def test_another_node_is_asked_when_one_goes(url: str, proxy: TcpProxy) -> None:
+    host, port = url.partition("://")[2].partition("?")[0].split(":")
+    async with TcpProxy(host, int(port)) as second:
+        nodes = f"{proxy.host}:{proxy.port},{second.host}:{second.port}"
+        async with open_queues(f"rabbitmq://{nodes}?{url.partition('?')[2]}", breaker_failures=1000) as queues:
+            await queues.send("q", 1)
+            assert second.open == 0
+            await proxy.cut()
+            await _insist(queues, 2)
+            assert {1, 2} <= set(await drained(queues, "q"))
+            proxy.restore()
+            await second.cut()
+            await _insist(queues, 3)
+            assert 3 in await drained(queues, "q")
+
+
 async def test_a_silent_connection_is_given_up(url: str, proxy: TcpProxy) -> None:
     async with open_queues(_through(proxy, url), stall_timeout=0.5, breaker_failures=1000) as queues:
         await queues.send("q", 1)

@@ -315,20 +315,6 @@ class TestQueues:
             await asyncio.wait([task])
         assert await queues.ack_many("q", [held.receipt]) == [True]
 
-    async def test_short_delays_behind_long_ones(self, queues: Queues) -> None:
-        for value, delay in (("late", LONG), ("later", LONG - 1), ("soon", 0.3), ("sooner", 0.1)):
-            await queues.send("q", value, delay=delay)
-        assert (await queues.stats("q")).delayed == 4
-        assert [(await one(queues, "q")).value for _ in range(2)] == ["sooner", "soon"]
-        assert await queues.purge("q") == 2
-
-    async def test_a_purge_reaches_what_another_process_delays(self, url: str, queues: Queues) -> None:
-        await queues.send("q", 1, delay=LONG)
-        async with open_queues(url) as other:
-            assert await other.purge("q") == 1
-        await queues.send("q", 2, delay=0.05)
-        assert (await one(queues, "q")).value == 2
-
     async def test_names_are_read_by_many_at_once_and_lost_by_none(self, url: str, queues: Queues) -> None:
         await asyncio.gather(*(queues.send(f"q{number}", 1) for number in range(5)))
         async with open_queues(url) as other:

@@ -8,6 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from noobly.core.tally import Tally
 from noobly.queueing.driver import Failure, Posted
 from noobly.queueing.providers._line import Line
 
@@ -78,7 +79,8 @@ class LineMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.line, self.model = Line(), Model()
+        self.tally = Tally()
+        self.line, self.model = Line(tally=self.tally), Model()
         self.receipts: list[str] = []
         self.sent = 0
 
@@ -223,7 +225,7 @@ class LineMachine(RuleBasedStateMachine):
     @invariant()
     def the_same_is_there(self) -> None:
         assert len(self.line) == len(self.model.entries)
-        assert self.line.bytes == 4 * len(self.model.entries)
+        assert (self.tally.count, self.tally.bytes) == (len(self.line), 4 * len(self.model.entries))
 
     @invariant()
     def it_knows_when_something_comes_due(self) -> None:
@@ -260,22 +262,24 @@ def test_tenants_whose_turn_has_passed_are_forgotten() -> None:
 
 
 def test_what_is_done_is_swept_out() -> None:
-    line = Line()
+    tally = Tally()
+    line = Line(tally=tally)
     for number in range(5000):
         line.add(Posted(id=f"m{number}", body=b""), 0.0, 0.0)
         (held,) = line.take(1, 60.0, 0.0)
         assert line.ack(held.receipt, 0.0)
     assert len(line._due) < 2000
     assert len(line._ready) == 0
-    assert line.bytes == 0
+    assert (tally.count, tally.bytes) == (0, 0)
 
 
 def test_a_message_that_is_there_already_is_not_stored_twice() -> None:
-    line = Line()
+    tally = Tally()
+    line = Line(tally=tally)
     for body in (b"one", b"longer"):
         assert line.add(Posted(id="same", body=body), 0.0, 0.0).id == "same"
-    assert (len(line), line.bytes) == (1, 3)
+    assert (len(line), tally.count, tally.bytes) == (1, 1, 3)
     (held,) = line.take(10, 60.0, 0.0)
     assert line.add(Posted(id="same", body=b"again"), 0.0, 0.0).duplicate
     assert line.ack(held.receipt, 0.0)
-    assert (len(line), line.bytes) == (0, 0)
+    assert (len(line), tally.count, tally.bytes) == (0, 0, 0)

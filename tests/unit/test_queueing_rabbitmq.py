@@ -11,11 +11,12 @@ from aio_pika.abc import AbstractIncomingMessage
 from noobly.core.errors import ConfigError, MissingDependency, Unavailable
 from noobly.queueing import open_queues
 from noobly.queueing.driver import Posted
-from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, credentials, limit
+from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, addresses, credentials, limit
 from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
+from noobly.queueing.providers._rabbitmq_ladder import LONGEST, STEPS, Binding
 from noobly.queueing.providers._rabbitmq_messages import Letter, pack, unpack
 from noobly.queueing.providers._rabbitmq_moving import Moving
-from noobly.queueing.providers._rabbitmq_names import STEPS, Places, step_for
+from noobly.queueing.providers._rabbitmq_names import Place, Places
 from noobly.queueing.providers._rabbitmq_roll import Roll
 from noobly.queueing.providers._rabbitmq_sending import Sending
 from noobly.queueing.providers._rabbitmq_tap import Tap
@@ -36,7 +37,7 @@ class TestNames:
         assert len(name) == 35
 
     def test_delay_queues_meet_no_other_queue(self) -> None:
-        delays = {self.places.delay(queue, step).name for queue in ("a", "a#32") for step in STEPS}
+        delays = {name for queue in ("a", "a#32") for name in self.places.delays(queue)}
         assert len(delays) == 2 * len(STEPS)
         assert not delays & {self.places.name(queue) for queue in ("a", "a#32", "a#128")}
 
@@ -46,15 +47,71 @@ class TestNames:
         assert "x-dead-letter-exchange" not in self.places.main("a.dead").arguments
         assert self.places.main("a.dead").arguments["x-delivery-limit"] == 1_000_000_000
 
-    @pytest.mark.parametrize(
-        ("seconds", "step"),
-        [(0.0001, 32), (0.032, 32), (0.127, 32), (0.128, 128), (2.0, 512), (2.048, 2048), (1e9, 2_147_483_648)],
-    )
-    def test_a_delay_takes_its_longest_step_first(self, seconds: float, step: int) -> None:
-        assert step_for(seconds) == step
+    def test_no_name_or_key_is_longer_than_the_server_takes(self) -> None:
+        longest = Places("n" * 64, 50)
+        path = longest.path("x" * 120, 1e9)
+        for place in path.places:
+            assert place.binding is not None
+            assert max(len(place.name), len(path.key), len(place.binding.key)) < 256
+            assert int(place.arguments["x-expires"]) < 2**32
 
-    def test_no_time_to_live_is_longer_than_the_server_takes(self) -> None:
-        assert max(int(self.places.delay("a", step).arguments["x-expires"]) for step in STEPS) < 2**32
+
+class TestDelays:
+    places = Places("n", 50)
+
+    @pytest.mark.parametrize(
+        ("seconds", "steps"),
+        [
+            (0.0001, [32]),
+            (0.032, [32]),
+            (0.033, [64]),
+            (1.0, [1024]),
+            (20.0, [16_384, 2048, 1024, 512, 32]),
+            (LONGEST / 1000, [*reversed(STEPS)]),
+            (1e9, [*reversed(STEPS)]),
+        ],
+    )
+    def test_a_message_falls_through_as_many_queues_as_make_up_its_delay(
+        self, seconds: float, steps: list[int]
+    ) -> None:
+        path = self.places.path("a", seconds)
+        assert [place.name for place in path.places] == [f"n.a#{step}" for step in steps]
+        assert [place.arguments["x-message-ttl"] for place in path.places] == steps
+        assert seconds * 1000 <= sum(steps) < seconds * 1000 + 32 or sum(steps) == LONGEST
+
+    @pytest.mark.parametrize("seconds", [0.01, 0.1, 1.234, 20.0, 86_400.0, 1e9])
+    def test_its_exchanges_let_it_through_in_that_order(self, seconds: float) -> None:
+        """Follow it as the server does, past queues of other names."""
+        path = self.places.path("a", seconds)
+        every = [place for name in ("a", "b", "n.a") for place in self._all(name)]
+        past = {rung.past.exchange: rung for rung in self.places.rungs()}
+        exchange, found = path.exchange, list[str]()
+        while exchange:
+            taken = [place for place in every if _lets(place.binding, exchange, path.key)]
+            found += [place.name for place in taken]
+            rung = past.get(exchange)
+            if rung is not None and _lets(rung.past, exchange, path.key):
+                assert taken == []
+                exchange = rung.exchange
+            else:
+                (place,) = taken
+                exchange = str(place.arguments["x-dead-letter-exchange"])
+        assert found == [*(place.name for place in path.places), "n.a"]
+
+    def _all(self, name: str) -> list[Place]:
+        return [*self.places.path(name, 1e9).places, self.places.main(name)]
+
+
+def _lets(binding: Binding | None, exchange: str, key: str) -> bool:
+    """Return whether a topic exchange lets a routing key through."""
+    assert binding is not None
+    wanted, words = binding.key.split("."), key.split(".")
+    if wanted[-1] == "#":
+        wanted, words = wanted[:-1], words[: len(wanted) - 1]
+    return (
+        binding.exchange == exchange
+        and [word if other == "*" else other for other, word in zip(wanted, words, strict=False)] == words
+    )
 
 
 class _Incoming:
@@ -191,7 +248,7 @@ async def test_a_lease_that_ends_is_given_back_once() -> None:
 class TestOptions:
     def test_guest_is_for_this_machine(self) -> None:
         assert credentials(RabbitmqConfig()) == ("guest", "guest")
-        for config in (RabbitmqConfig(host="mq.example.org"), RabbitmqConfig(username="ada")):
+        for config in (RabbitmqConfig(hosts="localhost,mq.example.org"), RabbitmqConfig(username="ada")):
             with pytest.raises(ConfigError, match="password"):
                 credentials(config)
 
@@ -211,6 +268,24 @@ class TestOptions:
     ) -> None:
         with pytest.raises(ConfigError, match=wanted):
             async with open_queues(f"{scheme}://localhost", **options):
+                pass
+
+    @pytest.mark.parametrize(
+        ("hosts", "wanted"),
+        [
+            ("mq", [("mq", 5672)]),
+            ("a:1,b,10.0.0.1:65535", [("a", 1), ("b", 5672), ("10.0.0.1", 65_535)]),
+            ("[::1]:7, [fe80::1]", [("::1", 7), ("fe80::1", 5672)]),
+        ],
+    )
+    def test_hosts(self, hosts: str, wanted: list[tuple[str, int]]) -> None:
+        assert [(one.host, one.port) for one in addresses(RabbitmqConfig(hosts=hosts))] == wanted
+        assert addresses(RabbitmqConfig(scheme="amqps", hosts="mq"))[0].port == 5671
+
+    @pytest.mark.parametrize("hosts", ["", "a,,b", "a:x", "a:0", "a:65536", "::1", "a b", "[::1"])
+    async def test_what_is_no_host(self, hosts: str) -> None:
+        with pytest.raises(ConfigError, match="is not host:port"):
+            async with open_queues("rabbitmq://", hosts=hosts):
                 pass
 
     def test_the_server_gives_up_later_than_receivers(self) -> None:

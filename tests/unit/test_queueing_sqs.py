@@ -154,7 +154,7 @@ def test_the_groups_and_keys_of_fifo_queues() -> None:
     assert (entry.message_group_id, entry.message_deduplication_id) == ("g", "key")
     odd = FIFO.pack(Posted(id="i", body=b"1", group="é"))
     assert FIFO.unpack(received(odd)).group == "é"
-    assert FIFO.pack(Posted(id="i", body=b"1"), unique="u").message_deduplication_id == "u"
+    assert FIFO.letter(Posted(id="i", body=b"1"), {}, "u").message_deduplication_id == "u"
     with pytest.raises(Unsupported, match="dedup_window to 300"):
         FIFO.pack(Posted(id="i", body=b"1", dedup="key", window=60))
 

@@ -243,6 +243,12 @@ def checked(bounds: Bounds) -> Bounds:
     return bounds
 
 
+def overdue(record: JobRecord, now: float) -> bool:
+    """Return whether nobody has begun a job in its time, and its store has not noticed yet."""
+    waits = not record.state.final and record.state is not State.RUNNING
+    return waits and record.attempts == 0 and 0 < record.expires_at <= now
+
+
 def value(data: bytes, what: str) -> object:
     """Return what some stored JSON holds; nothing is None.
 

@@ -107,6 +107,7 @@ class Worker:
             queue: Settling(jobs.settle, queue, plan.lease, partial(self._settled, queue)) for queue in plan.queues
         }
         self._changed = asyncio.Event()
+        self._executor.freed = self._changed.set
         self._stopping = False
 
     async def run(self) -> None:
@@ -166,7 +167,8 @@ class Worker:
 
     def _free(self) -> int:
         """Return how many handlers may begin; those that have ended and are being settled are bounded too."""
-        return min(self._plan.concurrency - self._busy, _UNSETTLED * self._plan.concurrency - len(self._attempts))
+        places = self._plan.concurrency - self._executor.lingering
+        return min(places - self._busy, _UNSETTLED * self._plan.concurrency - len(self._attempts))
 
     async def _claim(self, queue: str, free: int, bounds: Bounds) -> list[Held]:
         plan = self._plan
@@ -270,7 +272,7 @@ class Worker:
         await asyncio.gather(self._give_back(), self._end_running())
         for settling in self._settling.values():
             await settling.close()
-        self._executor.close()
+        await self._executor.close()
 
     async def _end_running(self) -> None:
         if not self._running:

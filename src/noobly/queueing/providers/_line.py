@@ -8,6 +8,7 @@ from itertools import count
 
 import msgspec
 
+from noobly.core.tally import Tally
 from noobly.queueing.driver import Counts, Failure, Leased, Posted, Sent
 
 _SWEPT = 1024
@@ -34,9 +35,10 @@ class Line:
 
     Args:
         numbers: Where deliveries get their numbers, so that a queue that was forgotten and made anew repeats none.
+        tally: Counts the messages, with those of other queues.
     """
 
-    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+    def __init__(self, numbers: Iterator[int] | None = None, tally: Tally | None = None) -> None:
         self.paused = False
         self.listed = False
         self._messages: dict[str, Kept] = {}
@@ -50,7 +52,7 @@ class Line:
         self._round = 0
         self._sequence = count(1)
         self._numbers = numbers or count(1)
-        self.bytes = 0
+        self._tally = tally or Tally()
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -67,7 +69,7 @@ class Line:
             heappush(self._key_ends, (now + message.window, message.dedup))
         kept = Kept(message=message, sent_at=wall, order=self._order(message), due=now + message.delay)
         self._messages[message.id] = kept
-        self.bytes += len(message.body) + len(message.headers)
+        self._tally.add(len(message.body) + len(message.headers))
         self._line_up(kept)
         return Sent(message.id)
 
@@ -157,7 +159,7 @@ class Line:
     def _drop(self, kept: Kept) -> None:
         message = kept.message
         del self._messages[message.id]
-        self.bytes -= len(message.body) + len(message.headers)
+        self._tally.drop(len(message.body) + len(message.headers))
         if message.group is not None and self._first.get(message.group) == message.id:
             self._follow(message.group)
         if not self._messages:

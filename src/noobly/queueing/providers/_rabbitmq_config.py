@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
@@ -12,6 +13,7 @@ from noobly.core.config import Config, Secret
 from noobly.core.errors import ConfigError
 
 _DELIVERIES = 50
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:,\s]+))(?::(\d{1,5}))?")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -20,8 +22,8 @@ class RabbitmqConfig(Config, frozen=True, kw_only=True):
 
     Args:
         scheme: ``rabbitmq`` or ``amqp``, with a final ``s`` for TLS.
-        host: The server.
-        port: Its port; 5672 by default, 5671 with TLS.
+        hosts: ``host:port``, several with commas between for the nodes of a cluster, which are tried in turn. The port
+            is 5672 by default, 5671 with TLS.
         vhost: The virtual host, in the URL as its path.
         namespace: What the names of all queues begin with: letters, digits, ``_`` and ``-``.
         username: The user; ``guest`` by default, on this machine only.
@@ -44,15 +46,13 @@ class RabbitmqConfig(Config, frozen=True, kw_only=True):
 
     url_parts: ClassVar[Mapping[str, str]] = {
         "scheme": "scheme",
-        "host": "host",
-        "port": "port",
+        "netloc": "hosts",
         "path": "vhost",
         "user": "username",
     }
 
     scheme: str = "rabbitmq"
-    host: str = "localhost"
-    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+    hosts: str = "localhost"
     vhost: str = "/"
     namespace: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")] = "noobly"
     username: str | None = None
@@ -72,10 +72,28 @@ class RabbitmqConfig(Config, frozen=True, kw_only=True):
         """Whether the connection is encrypted."""
         return self.scheme.endswith("s")
 
-    @property
-    def address(self) -> str:
-        """Host and port."""
-        return f"{self.host}:{self.port or (5671 if self.secure else 5672)}"
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
+def addresses(config: RabbitmqConfig) -> list[Address]:
+    """Return where the servers listen.
+
+    Raises:
+        ConfigError: Something is no address.
+    """
+    return [_address(host.strip(), 5671 if config.secure else 5672) for host in config.hosts.split(",")]
+
+
+def _address(text: str, port: int) -> Address:
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match[3] or port) < 65_536:
+        raise ConfigError(f"{text!r} is not host:port")
+    return Address(match[1] or match[2], int(match[3] or port))
 
 
 def limit(config: RabbitmqConfig) -> int:
@@ -100,10 +118,11 @@ def credentials(config: RabbitmqConfig) -> tuple[str, str]:
     Raises:
         ConfigError: One of them is missing.
     """
-    if config.username is None and config.password is None and config.host in _LOOPBACK:
+    near = all(address.host in _LOOPBACK for address in addresses(config))
+    if config.username is None and config.password is None and near:
         return "guest", "guest"
     if config.username is None or config.password is None:
-        raise ConfigError(f"RabbitMQ at {config.address} needs username and password; guest is for this machine only")
+        raise ConfigError(f"RabbitMQ at {config.hosts} needs username and password; guest is for this machine only")
     return config.username, config.password.reveal()
 
 

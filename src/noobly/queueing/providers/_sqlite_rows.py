@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from noobly.clients.sqlite import Schema
+from noobly.clients.sqlite_rows import seconds, token
 from noobly.queueing.driver import Leased, Posted
 
 READY, DELAYED, BEHIND = 0, 1, 3
@@ -157,16 +158,6 @@ class Row(NamedTuple):
     body: bytes
 
 
-def microseconds(time: float) -> int:
-    """Return seconds as whole microseconds."""
-    return round(time * 1_000_000)
-
-
-def seconds(time: int) -> float:
-    """Return microseconds as seconds."""
-    return time / 1_000_000
-
-
 def place(row: Row) -> tuple[int, int, int]:
     """Return where a message stands in its queue."""
     return row.rank, row.turn, row.seq
@@ -174,14 +165,7 @@ def place(row: Row) -> tuple[int, int, int]:
 
 def receipt(row: Row) -> str:
     """Return what stands for the present delivery of a message."""
-    return f"{row.seq}.{row.deliveries}"
-
-
-def parsed(receipt: str) -> tuple[int, int]:
-    """Return the message and the delivery that a receipt stands for; those of no message for what is none."""
-    seq, _, delivery = receipt.partition(".")
-    good = receipt.isascii() and seq.isdigit() and delivery.isdigit() and max(len(seq), len(delivery)) < 19
-    return (int(seq), int(delivery)) if good else (0, 0)
+    return token(row.seq, row.deliveries)
 
 
 def message(row: Row, receipt: str) -> Leased:

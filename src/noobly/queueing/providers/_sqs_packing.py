@@ -65,19 +65,15 @@ class Packing:
     def __init__(self, *, fifo: bool, fair: bool) -> None:
         self.fifo, self._fair = fifo, fair
 
-    def pack(self, message: Posted, *, unique: str = "") -> Entry:
+    def pack(self, message: Posted) -> Entry:
         """Return a message as SQS takes it.
-
-        Args:
-            message: The message.
-            unique: What is the same for each attempt to send it, for FIFO queues.
 
         Raises:
             TooLarge: It is too long with all that travels beside it.
             Unsupported: Its delay or its dedup window is none that SQS has.
         """
         self._admit(message)
-        entry = self._entry(message, unique)
+        entry = self._entry(message, fresh_id())
         _check_size(entry, message)
         return entry
 
@@ -87,7 +83,7 @@ class Packing:
         Args:
             message: The message, as it was received.
             foreign: The attributes that somebody else gave it.
-            unique: See ``pack``.
+            unique: What is the same for each attempt to send it, for FIFO queues.
         """
         for longest in _ERRORS:
             told = {"first_error": message.first_error[:longest], "last_error": message.last_error[:longest]}
@@ -132,7 +128,7 @@ class Packing:
     def _key(self, message: Posted, unique: str) -> str | None:
         if not self.fifo:
             return None
-        return token(message.dedup) if message.dedup is not None else unique or fresh_id()
+        return token(message.dedup) if message.dedup is not None else unique
 
     def unpack(self, message: Message) -> Posted:
         """Return a received message; one of somebody else's is its body, with the id that SQS gave it."""

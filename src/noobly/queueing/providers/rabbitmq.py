@@ -2,8 +2,8 @@
 
 RabbitMQ knows no leases: a message is held by the connection that received it. So a receipt is good only in the process
 that received it, and a message whose receiver dies comes again when the server notices. A message can be held for
-``longest_lease`` seconds, which must be less than the server's ``consumer_timeout``. A clock of the senders and
-receivers tells when a delayed message is due.
+``longest_lease`` seconds, which must be less than the server's ``consumer_timeout``. Delays are counted down in the
+server.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class RabbitmqQueues:
         self._taps = Taps(self._near, self._tasks)
         self._roll = Roll(self._near, self._tasks, self._places.roll())
         self._holds = Holds(environment.clock, config.longest_lease, self._lapse)
-        self._moving = Moving(Sending(self._far), self._places, self._roll, self._holds, self._wall)
+        self._moving = Moving(
+            Sending(self._far, self._places.rungs()), self._places, self._roll, self._holds, self._wall
+        )
         self._waiting: dict[Waiting, asyncio.Future[None]] = {}
 
     async def start(self, stack: AsyncExitStack) -> None:
@@ -146,7 +148,7 @@ class RabbitmqQueues:
     async def _leased(
         self, queue: str, tap: Tap, messages: Sequence[AbstractIncomingMessage], lease: float
     ) -> list[Leased]:
-        """Lease what is due; what came too early waits on."""
+        """Lease what is due; what waits longer than the server can let it at a stretch waits on."""
         now = self._wall()
         letters = [(one, unpack(one)) for one in messages]
         early = [(one, letter) for one, letter in letters if letter.due > now]
@@ -246,10 +248,10 @@ class RabbitmqQueues:
         return await uncut(self._tasks, self._purge(queue))
 
     async def _purge(self, queue: str) -> int:
-        name = self._places.name(queue)
-        count = await self._desk.purge(name) + await self._desk.delete(self._moving.forget(queue))
+        places = [*self._places.delays(queue), self._places.name(queue)]
+        counts = [await self._desk.purge(place) for place in places]
         await self._moving.strike(queue)
-        return count
+        return sum(counts)
 
     async def queues(self) -> list[str]:
         """See the protocol; a name that one process purges and another one sends to comes back within an hour."""

@@ -7,6 +7,7 @@ in sorted sets. All times are the server's. Those who wait are woken by pushes o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Literal, cast
@@ -15,6 +16,7 @@ import msgspec
 
 from noobly.clients.redis import Arg, RedisConnection, RedisScript, Reply, classify
 from noobly.clients.redis_config import RedisConfig, redis_client, redis_listener
+from noobly.clients.redis_durability import check_durability
 from noobly.clients.redis_reply import RedisReplyError
 from noobly.clients.redis_topology import ClusterClient
 from noobly.core.checks import Limits
@@ -25,7 +27,6 @@ from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
 from noobly.queueing.providers import _redis_looks as looks
 from noobly.queueing.providers import _redis_scripts as scripts
-from noobly.queueing.providers._redis_durability import check_durability, replicated
 from noobly.queueing.providers._redis_receiving import Receivers
 from noobly.queueing.providers._redis_records import (
     Keys,
@@ -39,7 +40,10 @@ from noobly.queueing.providers._redis_records import (
     special,
     whole,
 )
+from noobly.queueing.providers._redis_replicas import replicated
 from noobly.queueing.providers._redis_wakes import Wakes
+
+_log = logging.getLogger("noobly.queueing")
 
 _TOGETHER = 1000
 """Receipts of one script."""
@@ -97,7 +101,7 @@ class RedisQueues:
             await self._wakes.start(self._config.hosts.count(",") + 1)
             stack.push_async_callback(self._ears.close)
         stack.push_async_callback(self._tasks.close, patience=_PATIENCE)
-        await check_durability(self._client, self._config.durability)
+        await check_durability(self._client, self._config.durability, "messages", _log)
 
     def classify(self, error: Exception) -> NooblyError | None:
         """Map what the server and the connection raise."""

@@ -9,13 +9,14 @@ from contextlib import AsyncExitStack, suppress
 
 from noobly.clients.sqlite_arrivals import Arrivals
 from noobly.clients.sqlite_config import SqliteConfig, database
+from noobly.clients.sqlite_rows import microseconds, seconds
 from noobly.core.checks import Limits
 from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
 from noobly.queueing.providers import _sqlite_work as work
-from noobly.queueing.providers._sqlite_rows import SCHEMA, microseconds, seconds
+from noobly.queueing.providers._sqlite_rows import SCHEMA
 
 _EVERYBODY = 1_000_000
 """More than may ever wait."""
