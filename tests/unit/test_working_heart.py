@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -148,3 +149,16 @@ class TestHeart:
         async with self._heart(Beats(TooLarge("no way")), [], {("q", Hold("a", "t"))}) as heart:
             with pytest.raises(TooLarge):
                 await asyncio.wait_for(heart.sound(), PATIENCE)
+
+    @pytest.mark.parametrize("turns", [1, 2, 3])
+    async def test_a_worker_cancelled_while_it_starts_leaves_no_thread(self, turns):
+        before = set(threading.enumerate())
+        heart = self._heart(Beats(Beat.KEPT), [], set())
+        starting = asyncio.create_task(heart.__aenter__())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting], timeout=PATIENCE)
+        assert starting.cancelled()
+        left = [one for one in threading.enumerate() if one not in before and "heart" in one.name]
+        assert left == []

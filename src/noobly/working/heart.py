@@ -26,6 +26,8 @@ _SLOW = 1.0
 
 _LOOK = 0.25
 _LONGEST_PAUSE = 1.0
+_LAST = 1.0
+"""Seconds that the thread has to close its connection; nobody needs it any more, and it keeps no program alive."""
 
 
 class Beating(Protocol):
@@ -72,6 +74,7 @@ class Heart:
         self._told, self._named, self._codes = told, named, codes
         self._pause = min(_LONGEST_PAUSE, lease / 3)
         self._begun = Event()
+        self._ending = False
         self._ticked = monotonic()
 
     async def __aenter__(self) -> Self:
@@ -81,15 +84,25 @@ class Heart:
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = Thread(target=self._live, name="noobly-heart", daemon=True)
         self._thread.start()
-        await asyncio.to_thread(self._begun.wait)
+        try:
+            await asyncio.to_thread(self._begun.wait)
+        except BaseException:  # A cancellation, after which nobody calls ``__aexit__``.
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._ticking.cancel()
         self._broken.cancel()
-        with suppress(RuntimeError):  # The thread's loop has ended by itself.
-            self._own.call_soon_threadsafe(self._over.set)
-        await asyncio.to_thread(self._thread.join)
+        self._end()
+        await asyncio.to_thread(self._thread.join, _LAST)
+
+    def _end(self) -> None:
+        """Let the thread end, also one that has only just begun and looks whether it is to end."""
+        self._ending = True
+        if self._begun.is_set():
+            with suppress(RuntimeError, AttributeError):  # The thread's loop has ended by itself, or never began.
+                self._own.call_soon_threadsafe(self._over.set)
 
     def _tick(self) -> None:
         self._ticked = monotonic()
@@ -115,6 +128,8 @@ class Heart:
     async def _watch_and_beat(self) -> None:
         self._own, self._over = asyncio.get_running_loop(), asyncio.Event()
         self._begun.set()
+        if self._ending:
+            return
         async with asyncio.TaskGroup() as group:
             living = [group.create_task(self._watch()), group.create_task(self._beat_apart())]
             await self._over.wait()
