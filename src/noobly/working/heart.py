@@ -18,6 +18,7 @@ from typing import Protocol, Self
 
 from noobly.core.errors import NooblyError
 from noobly.working.driver import Beat, Hold
+from noobly.working.patience import lasting
 
 _log = logging.getLogger("noobly.working")
 
@@ -164,7 +165,7 @@ class Heart:
                 async with self._twin() as jobs:
                     await self._beat_for_ever(jobs)
             except NooblyError as error:
-                if not error.temporary:
+                if lasting(error):
                     raise
                 _log.warning("the heart of a worker cannot reach the jobs; trying again: %s", error)
                 await asyncio.sleep(self._pause)
@@ -182,9 +183,10 @@ class Heart:
         try:
             beats = await jobs.beat(queue, holds, self._lease)
         except NooblyError as error:
-            if not error.temporary:
+            if lasting(error):
                 raise
-            _log.warning("leases of queue %r could not be extended; trying again: %s", queue, error)
+            level = logging.WARNING if error.temporary else logging.ERROR
+            _log.log(level, "leases of queue %r could not be extended; trying again: %s", queue, error)
             return
         for hold, beat in zip(holds, beats, strict=True):
             if beat is not Beat.KEPT and (queue, hold) in self._holds:
