@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from noobly.cli_bench import bench_app
+from noobly.cli_jobs import jobs_app
 from noobly.cli_logs import logs_app
 from noobly.cli_queues import queues_app
 from noobly.cli_reach import Config, Json
@@ -48,6 +49,7 @@ app.command(config_app)
 app.command(keys_app)
 app.command(logs_app)
 app.command(queues_app)
+app.command(jobs_app)
 app.command(bench_app)
 app.command(worker)
 app.register_install_completion_command(help="Install the completion of commands for this shell.")

@@ -103,6 +103,16 @@ async def test_looking(shell: Shell) -> None:
     assert await shell.queues.size("orders") == 2
 
 
+async def test_holding_back(shell: Shell) -> None:
+    await shell.queues.send("orders", 1)
+    assert (await shell.queue("pause", "orders"))[:2] == (
+        *(0, "Queue 'orders' is held back; `noobly queues resume` lets it go on.\n"),
+    )
+    assert await shell.queues.receive("orders") == []
+    assert (await shell.queue("resume", "orders"))[:2] == (0, "Queue 'orders' goes on.\n")
+    assert len(await shell.queues.receive("orders", wait=2)) == 1
+
+
 async def test_emptying_asks_first(shell: Shell) -> None:
     await shell.queues.send_many("orders", [Outbound(message=number) for number in range(3)])
     assert await shell.queue("purge", "orders", given="n\n") == (0, "Delete 3 messages of queue 'orders'? [y/N] ", "")
