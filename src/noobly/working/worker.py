@@ -22,7 +22,7 @@ from noobly.working.driver import Beat, Bounds, Hold, Verdict
 from noobly.working.executing import Executor
 from noobly.working.heart import Heart, Twin
 from noobly.working.misplaced import Misplaced
-from noobly.working.patience import LONGEST, lasting, pause, refused
+from noobly.working.patience import lasting, pause, refused
 from noobly.working.places import Asked, Places
 from noobly.working.records import Held, Settled, Value
 from noobly.working.running import Attempt, Stop
@@ -166,8 +166,9 @@ class Worker:
                 self._freed()
                 if lasting(error):
                     raise
-                _complain(queue, error, failures)
-                await asyncio.sleep(pause(error, failures))
+                wait = pause(error, failures)
+                _complain(queue, error, failures, wait)
+                await asyncio.sleep(wait)
                 failures += 1
                 continue
             failures = 0
@@ -374,11 +375,11 @@ async def _over(running: Collection[asyncio.Task[None]]) -> None:
     await asyncio.wait(running)
 
 
-def _complain(queue: str, error: NooblyError, failures: int) -> None:
+def _complain(queue: str, error: NooblyError, failures: int, wait: float) -> None:
     if error.temporary and not failures:
         _log.warning("jobs of queue %r cannot be claimed; trying again: %s", queue, error)
     elif not error.temporary:
-        _log.error("jobs of queue %r cannot be claimed; trying again in %g s: %s", queue, LONGEST, error)
+        _log.error("jobs of queue %r cannot be claimed; trying again in %g s: %s", queue, wait, error)
 
 
 def _report(jobs: Workable) -> Report:

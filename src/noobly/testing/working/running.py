@@ -297,6 +297,24 @@ class RunningTheme(LiveTheme):
                 await handle.result(PATIENCE)
         assert most == 3
 
+    async def test_so_many_at_once_over_all_queues(self, live: Jobs) -> None:
+        now = most = 0
+
+        async def work(_: None) -> None:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0)
+            now -= 1
+
+        tasks = [live.task(f"task {number}", queue=f"queue {number}")(work) for number in range(4)]
+        handles = [await live.enqueue(task) for task in tasks for _ in range(6)]
+        async with live.working(concurrency=2):
+            for handle in handles:
+                job = await handle.wait(PATIENCE)
+                assert (job.state, job.attempts, job.stalls) == (State.SUCCEEDED, 1, 0)
+        assert most <= 2
+
     async def test_higher_priorities_run_first(self, live: Jobs) -> None:
         order: list[int] = []
 
