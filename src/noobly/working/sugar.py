@@ -154,7 +154,7 @@ class JobSugar(Portable, ABC):
             retries=rules.retrying.attempts - 1,
             backoff=rules.retrying.base,
             backoff_cap=rules.retrying.cap,
-            timeout=rules.timeout,
+            timeout=rules.timeout or None,
         )
         return msgspec.structs.replace(plain, **chosen)
 

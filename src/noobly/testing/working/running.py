@@ -14,7 +14,7 @@ from noobly.core.errors import DeadlineExceeded, NotFound, RateLimited
 from noobly.testing.clock import eventually
 from noobly.testing.working.harness import CHANCE, JobHarness
 from noobly.testing.working.theme import LONG, PATIENCE, LiveTheme
-from noobly.working import JobContext, JobFailed, Jobs, State, ThreadContext, Verdict
+from noobly.working import JobContext, JobFailed, Jobs, JobSpec, State, ThreadContext, Verdict
 from noobly.working.records import Settled
 
 
@@ -221,6 +221,18 @@ class RunningTheme(LiveTheme):
         async with live.working():
             job = await (await live.enqueue(missing)).wait(PATIENCE)
         assert (job.state, job.attempts) == (State.FAILED, 1)
+
+    async def test_a_job_may_go_without_the_limit_of_its_task(self, live: Jobs) -> None:
+        @live.task(timeout=0.05)
+        async def work(_: None) -> str:
+            await asyncio.sleep(0.2)
+            return "done"
+
+        async with live.working():
+            assert await (await live.enqueue(work, timeout=0)).result(PATIENCE) == "done"
+            (ticket,) = await live.add([JobSpec(task="work")])
+            job = await live.handle(ticket.id).wait(PATIENCE)
+        assert (job.state, job.error) == (State.FAILED, "it took over 0.05 s")
 
     async def test_a_task_nobody_knows(self, live: Jobs) -> None:
         @live.task()
