@@ -127,7 +127,7 @@ class Jobs(JobSugar):
 
     @public("GET", "logs", permission="read")
     async def logs(self, id: str, *, queue: str = DEFAULT_QUEUE) -> list[str]:
-        """Return the lines that a job's handler has logged, 1,000 at most."""
+        """Return the lines that a job's handler has logged, and where its attempts failed; 1,000 at most."""
         return await self._driver.logs(queue, id)
 
     @public("GET", "stats", permission="read")
@@ -290,4 +290,7 @@ def _held(claimed: Claimed) -> Held:
 
 
 def _unknown(id: str, queue: str) -> NotFound:
-    return NotFound(f"queue {queue!r} has no job {id!r}; it never had, or no longer keeps it")
+    return NotFound(
+        f"queue {queue!r} has no job {id!r}; it never had, or no longer keeps it, or the job is in another queue: "
+        "a task with limits has a queue of its own, so say queue=..."
+    )

@@ -14,7 +14,7 @@ from noobly.core.failure import error_text, trace_text, wanted_pause
 from noobly.working.driver import Hold, Retrying, Verdict
 from noobly.working.executing import Executor
 from noobly.working.processes import Failed
-from noobly.working.records import Held, Settled
+from noobly.working.records import UNLIMITED, Held, Settled
 from noobly.working.tasks import Task, Tasks
 
 _log = logging.getLogger("noobly.working")
@@ -109,7 +109,8 @@ class Attempt:
         return self.stopped is not None
 
     def _limit(self, task: Task[..., object]) -> float:
-        return self.held.job.timeout or task.rules.timeout
+        limit = self.held.job.timeout or task.rules.timeout
+        return 0.0 if limit >= UNLIMITED else limit
 
     def _failed(self, tasks: Tasks, error: BaseException, chance: Chance) -> Settled:
         job, retrying, text = self.held.job, self.held.retrying, self._text(tasks, error)
