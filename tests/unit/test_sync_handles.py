@@ -96,7 +96,10 @@ class TestJobs:
         with jobs.working(concurrency=2):
             handle = jobs.enqueue(square, 7)
             assert handle.result(20) == 49
-            assert (handle.status(), list(handle.logs())) == (State.SUCCEEDED, ["attempt 1", "attempt 2"])
+            first, trace, second = handle.logs()
+            assert (handle.status(), first, second) == (State.SUCCEEDED, "attempt 1", "attempt 2")
+            assert trace.splitlines()[-1] == "ConnectionError"
+            assert "noobly/working" not in trace
             assert jobs.handle(handle.id, queue=handle.queue).job().attempts == 2
             assert jobs.batch([jobs.spec(square, 2)], then=square, args=3).result(20) == 9
             with pytest.raises(JobFailed):

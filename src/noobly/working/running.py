@@ -10,7 +10,7 @@ from functools import partial
 from noobly.core.backoff import jittered
 from noobly.core.clock import Chance
 from noobly.core.errors import InvalidArgument
-from noobly.core.failure import error_text, trace_text, wanted_pause
+from noobly.core.failure import cause, error_text, trace_text, wanted_pause
 from noobly.working.driver import Hold, Retrying, Verdict
 from noobly.working.executing import Executor
 from noobly.working.processes import Failed
@@ -116,14 +116,14 @@ class Attempt:
         job, retrying, text = self.held.job, self.held.retrying, self._text(tasks, error)
         what = (job.id, job.queue, job.task, job.attempts, retrying.attempts, text)
         if job.attempts >= retrying.attempts or _hopeless(error, tasks, job.task):
-            _log.error("job %s of queue %r, task %r, has failed, attempt %d of %d: %s", *what, exc_info=error)
+            _log.error("job %s of queue %r, task %r, has failed, attempt %d of %d: %s", *what, exc_info=cause(error))
             return self._settled(Verdict.FAILED, error=text)
         delay = max(wanted_pause(error), pause(retrying, job.attempts, chance))
         _log.warning(
             "job %s of queue %r, task %r, failed in attempt %d of %d: %s; again in %.3g s",
             *what,
             delay,
-            exc_info=error,
+            exc_info=cause(error),
         )
         return self._settled(Verdict.RETRY, error=text, delay=delay)
 
