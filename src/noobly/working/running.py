@@ -90,7 +90,9 @@ class Attempt:
             raise asyncio.CancelledError
         self._stoppable = True
         try:
-            return await executor.run(task, self.held.job.args, self.held, partial(self._begun, self._limit(task)))
+            limit = self._limit(task)
+            begun = partial(self._begun, limit) if limit else _unlimited
+            return await executor.run(task, self.held.job.args, self.held, begun)
         except asyncio.CancelledError:
             if self._is_stopped() and self.task is not None:
                 self.task.uncancel()
@@ -102,7 +104,7 @@ class Attempt:
 
     def _begun(self, limit: float) -> None:
         """Count the time from here: what an attempt waits for a thread or a process is no fault of its own."""
-        if limit and self._stoppable:
+        if self._stoppable:
             self._timer = asyncio.get_running_loop().call_later(limit, self.stop, Stop.LATE)
 
     def _is_stopped(self) -> bool:
@@ -136,6 +138,10 @@ class Attempt:
     def _settled(self, verdict: Verdict, *, result: object = None, error: str = "", delay: float = 0.0) -> Settled:
         job = self.held.job
         return Settled(id=job.id, token=self.held.token, verdict=verdict, result=result, error=error, delay=delay)
+
+
+def _unlimited() -> None:
+    """Begin to count no time."""
 
 
 def _hopeless(error: BaseException, tasks: Tasks, name: str) -> bool:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import ParamSpec, TypedDict, TypeVar, Unpack, cast, get_type_hints, overload
+from typing import ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -130,7 +129,7 @@ class JobSugar(Portable, ABC):
         spec = self.spec(task, args, **how)
         (ticket,) = await self.add([spec])
         known = task if isinstance(task, Task) else self._known(task)
-        returns = _returns(known) if known is not None else object
+        returns = known.returns if known is not None else object
         return JobHandle(self, ticket.id, ticket.queue, returns=returns, duplicate=ticket.duplicate)
 
     def spec(self, task: Task[..., Value] | str, args: Value = None, **how: Unpack[Adding]) -> JobSpec:
@@ -264,14 +263,6 @@ class JobSugar(Portable, ABC):
         executor = scripts.ScriptExecutor(count, self.report, self.options.activities)
         worker = self._worker(found, None, count, 1.0, None, executor)
         self._scripts = self._background.spawn(worker.run(), "noobly scripts")
-
-
-def _returns(task: Task[..., object]) -> type[object]:
-    try:
-        found: type[object] = get_type_hints(task.function).get("return", object)
-    except NameError:
-        return object
-    return object if found is type(None) or inspect.isawaitable(found) else found
 
 
 def _length(value: object, name: str) -> float:
