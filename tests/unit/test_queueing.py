@@ -25,7 +25,6 @@ from noobly.queueing.handling import handle
 from noobly.queueing.messages import Value
 from noobly.queueing.packing import handed, unending
 from noobly.queueing.providers import REGISTRY
-from noobly.queueing.waiting import awaited
 from noobly.testing import FakeClock, eventually
 from noobly.testing import queueing as suite
 
@@ -135,18 +134,6 @@ class TestTimes:
     def test_what_is_no_pause(self, given: Seconds) -> None:
         with pytest.raises(InvalidArgument, match="delay"):
             pause(given, "delay")
-
-    async def test_waiting_is_done_in_slices(self) -> None:
-        slices: list[float] = []
-
-        async def take(within: float) -> list[int]:
-            slices.append(within)
-            return [1] if len(slices) == 3 else []
-
-        assert await awaited(take, 100.0, 2.0) == [1]
-        assert slices == [2.0, 2.0, 2.0]
-        assert await awaited(take, 0.0, 2.0) == []
-        assert slices[-1] == 0.0
 
 
 class TestReceipts:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import AsyncExitStack
+from threading import Event
+
 import pytest
 
+from noobly.clients.sqlite_config import SqliteConfig
 from noobly.clients.sqlite_file import Durability, File
+from noobly.core.scope import Environment
 from noobly.working.driver import Bounds, Claim, Hold, NewJob, Outcome, Retrying, State, Verdict
 from noobly.working.providers import _sqlite_adding as adding
 from noobly.working.providers import _sqlite_claiming as claiming
 from noobly.working.providers import _sqlite_ended as ended
 from noobly.working.providers import _sqlite_jobs as jobs
 from noobly.working.providers import _sqlite_rows as rows
+from noobly.working.providers.sqlite import SqliteJobs
 
 Q = "q"
 SECOND = 1_000_000
@@ -105,6 +112,40 @@ class TestSettle:
             "c": (State.QUEUED, 0),
             "d": (State.CANCELLED, 1),
         }
+
+
+class Gate:
+    """Work that holds the writer until the test lets it go."""
+
+    def __init__(self):
+        self.begun, self.go = Event(), Event()
+
+    def __call__(self, _):
+        self.begun.set()
+        assert self.go.wait(10)
+
+
+class TestCancelledClaims:
+    async def test_what_was_claimed_for_nobody_is_given_back(self, tmp_path):
+        driver = SqliteJobs(SqliteConfig(path=str(tmp_path / "jobs.db")), Environment())
+        async with AsyncExitStack() as stack:
+            await driver.start(stack)
+            await driver.add([new("a"), new("b")])
+            first, second = Gate(), Gate()
+            holding = [asyncio.create_task(driver._database.write(first))]
+            await asyncio.to_thread(first.begun.wait, 10)
+            # What waits meanwhile is one transaction, so the claim is under way while the second gate is shut.
+            holding.append(asyncio.create_task(driver._database.write(second)))
+            claiming = asyncio.create_task(driver.claim(Q, Claim(worker="gone", most=2, lease=600.0)))
+            await asyncio.sleep(0)
+            first.go.set()
+            await asyncio.to_thread(second.begun.wait, 10)
+            claiming.cancel()
+            await asyncio.wait([claiming])
+            second.go.set()
+            await asyncio.gather(*holding)
+            found = await driver.claim(Q, Claim(worker="w", most=2, wait=10.0))
+            assert [(one.job.id, one.job.attempts, one.job.stalls) for one in found] == [("a", 1, 0), ("b", 1, 0)]
 
 
 class TestSchema:

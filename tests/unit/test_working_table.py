@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pytest
 from hypothesis import settings
@@ -11,16 +14,24 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precon
 
 from noobly.working.driver import (
     FINAL,
+    Added,
     Beat,
     Bounds,
     Claim,
+    Claimed,
     Hold,
+    JobRecord,
     NewJob,
     Outcome,
     Retention,
     State,
     Verdict,
 )
+from noobly.working.providers import _sqlite_adding as adding
+from noobly.working.providers import _sqlite_claiming as claiming
+from noobly.working.providers import _sqlite_ended as ended
+from noobly.working.providers import _sqlite_jobs as stored
+from noobly.working.providers import _sqlite_rows as rows
 from noobly.working.providers._table import Table
 
 ENDS = {
@@ -30,6 +41,8 @@ ENDS = {
     Verdict.EXPIRED: State.EXPIRED,
 }
 RATE = Bounds(starts=3, period=6.0)
+MOMENT = 1 / 64
+"""Seconds between two ends, so that each has a time of its own; exact as a float and in microseconds."""
 
 
 @dataclass
@@ -50,17 +63,74 @@ class Model:
     cancelling: bool = False
     key: str | None = None
     ended: float = 0.0
-    end_number: int = 0
+
+
+def nobody(_: JobRecord) -> bool:
+    """Say that no other job wants one."""
+    return False
+
+
+class SqliteTable:
+    """The tables of the SQLite provider, asked as a ``Table`` is."""
+
+    def __init__(self) -> None:
+        self.file = sqlite3.connect(":memory:", isolation_level=None)
+        for statement in chain.from_iterable(rows.SCHEMA.migrations):
+            self.file.execute(statement)
+        self.place = adding._place(self.file, "q")
+        self.now = 0
+
+    def at(self, now: float) -> int:
+        self.now = rows.microseconds(now)
+        return self.now
+
+    def known(self, new: NewJob, now: float) -> Added | None:
+        return adding._known(self.file, self.place, new, self.at(now))
+
+    def add(self, new: NewJob, now: float) -> None:
+        adding._store(self.file, self.place, new, self.at(now))
+
+    def child_ended(self, id: str, now: float) -> None:
+        ended.one_less(self.file, rows.find(self.file, "q"), id, self.at(now))
+
+    def claim(self, claim: Claim, now: float) -> Sequence[Claimed]:
+        return claiming.claim(self.file, "q", claim, self.at(now)).jobs
+
+    def beat(self, hold: Hold, lease: float, now: float) -> Beat:
+        return claiming.beat(self.file, "q", [hold], lease, self.at(now))[0]
+
+    def settle(self, outcome: Outcome, now: float) -> object:
+        return ended.settle(self.file, "q", [outcome], self.at(now)).good[0] or None
+
+    def cancel(self, id: str, now: float) -> object:
+        return stored.cancel(self.file, "q", id, self.at(now))[1].ended or None
+
+    def rerun(self, id: str, now: float) -> bool:
+        return stored.rerun(self.file, "q", id, self.at(now))
+
+    def remove(self, id: str) -> bool:
+        return stored.remove(self.file, "q", id, self.now)[0]
+
+    def sweep(self, retention: Retention, now: float, _: object) -> int:
+        steps = iter(lambda: stored.sweep(self.file, "q", retention, self.at(now)), 0)
+        return sum(steps)
+
+    def wake(self, now: float) -> None:
+        self.file.execute(rows.ROUSE, (self.place, self.at(now)))
+
+    def page(self, states: Sequence[State], skip: int, most: int) -> Sequence[JobRecord]:
+        return stored.page(self.file, "q", states, skip, most)
 
 
 class Tables(RuleBasedStateMachine):
     """A table and its model, side by side."""
 
     holds = Bundle("holds")
+    tables: Callable[[], Table | SqliteTable] = Table
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = Table()
+        self.table = self.tables()
         self.jobs: dict[str, Model] = {}
         self.now = 1000.0
         self.number = 0
@@ -175,8 +245,8 @@ class Tables(RuleBasedStateMachine):
             if job is None:
                 continue
             job.hold = None
-            if verdict in ENDS:
-                self.end(job, ENDS[verdict])
+            if verdict in ENDS or job.cancelling:
+                self.end(job, ENDS.get(verdict, State.CANCELLED))
                 continue
             job.attempts -= verdict is Verdict.RELEASE
             retrying = State.RETRYING if verdict is Verdict.RETRY else State.DELAYED
@@ -185,8 +255,8 @@ class Tables(RuleBasedStateMachine):
                 job.state, job.at_once = State.RETRYING, True
 
     def end(self, job: Model, state: State) -> None:
-        job.state, job.ended, job.end_number, job.cancelling = state, self.now, self.next_number(), False
-        job.at_once = False
+        job.state, job.ended, job.cancelling, job.at_once = state, self.now, False, False
+        self.now += MOMENT
 
     @rule(id=st.sampled_from("abcdefgh"))
     def cancel(self, id: str) -> None:
@@ -209,11 +279,13 @@ class Tables(RuleBasedStateMachine):
         job = self.jobs.get(id)
         idle = (State.RUNNING, State.QUEUED, State.SUCCEEDED)
         expected = job is not None and job.state not in idle and (job.state in FINAL or not job.pending)
+        if expected and job.state in FINAL and job.key is not None:
+            expected = self.holder(job.key) is None
         assert queued is expected
         if job is None or not queued:
             return
         if job.state in FINAL:
-            job.attempts, job.stalls, job.pending, job.key = 0, 0, 0, None
+            job.attempts, job.stalls, job.pending = 0, 0, 0
         job.state, job.run_at, job.at_once = State.QUEUED, self.now, False
 
     @rule(id=st.sampled_from("abcdefgh"))
@@ -227,11 +299,11 @@ class Tables(RuleBasedStateMachine):
     @precondition(lambda self: self.jobs)
     @rule(most=st.sampled_from([0, 2, 100]), age=st.sampled_from([1.0, 4.0, 100.0]))
     def sweep(self, most: int, age: float) -> None:
-        count = self.table.sweep(Retention(succeeded=age, others=2 * age, most=most), self.now)
-        ended = sorted((job for job in self.jobs.values() if job.state in FINAL), key=lambda job: job.end_number)
-        over = ended[: max(0, len(ended) - most)]
+        count = self.table.sweep(Retention(succeeded=age, others=2 * age, most=most), self.now, nobody)
+        ended = sorted((job for job in self.jobs.values() if job.state in FINAL), key=lambda job: job.ended)
         old = [job for job in ended if job.ended + (age if job.state is State.SUCCEEDED else 2 * age) <= self.now]
-        gone = {job.id for job in (*over, *old)}
+        young = sorted((job for job in ended if job not in old), key=lambda job: job.state is not State.SUCCEEDED)
+        gone = {job.id for job in (*old, *young[: max(0, len(young) - most)])}
         assert count == len(gone)
         for id in gone:
             del self.jobs[id]
@@ -241,18 +313,27 @@ class Tables(RuleBasedStateMachine):
         self.table.wake(self.now)
         self.rouse()
         found = {
-            id: (one.record.state, one.record.attempts, one.record.stalls, one.record.pending, one.record.cancelling)
-            for id, one in self.table.jobs.items()
+            one.id: (one.state, one.attempts, one.stalls, one.pending, one.cancelling)
+            for one in self.table.page([], 0, 100)
         }
         assert found == {
             id: (job.state, job.attempts, job.stalls, job.pending, job.cancelling) for id, job in self.jobs.items()
         }
-        page = self.table.page([], 0, 100)
-        assert {record.id for record in page} == set(self.jobs)
+
+
+class SqliteTables(Tables):
+    """The tables of the SQLite provider and the model."""
+
+    tables = SqliteTable
+
+    def teardown(self) -> None:
+        self.table.file.close()
 
 
 TestTable = Tables.TestCase
 TestTable.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestSqliteTable = SqliteTables.TestCase
+TestSqliteTable.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
 
 
 def test_the_model_knows_all_verdicts() -> None:

@@ -34,6 +34,7 @@ def _raw(value: object) -> bytes:
 
 
 _json: Encode = msgspec.json.Encoder().encode
+_sorted: Encode = msgspec.json.Encoder(order="sorted").encode
 _pack: Encode = msgspec.msgpack.Encoder().encode
 
 
@@ -49,6 +50,8 @@ _ENCODERS: tuple[Encode, ...] = (_json, _msgpack, _raw)
 
 DECODE_JSON: Callable[[bytes], object] = msgspec.json.Decoder().decode
 """The hot path of ``decode``: JSON of any type, for callers that make a ``damaged`` of what is ``UNREADABLE``."""
+
+_UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
 UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding raises for damaged bytes."""
@@ -72,9 +75,25 @@ def encode(value: object, codec: Codec, subject: str) -> bytes:
     """
     try:
         return _ENCODERS[codec](value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidArgument(f"the value for {subject} cannot be stored as {codec.name.lower()}: {reason}") from error
+    except _UNWRITABLE as error:
+        raise _refused(subject, codec, error) from error
+
+
+def canonical(value: object, subject: str) -> bytes:
+    """Return a value as JSON that is the same for equal values, whatever the order of their keys.
+
+    Raises:
+        InvalidArgument: JSON cannot carry it.
+    """
+    try:
+        return _sorted(value)
+    except _UNWRITABLE as error:
+        raise _refused(subject, Codec.JSON, error) from error
+
+
+def _refused(subject: str, codec: Codec, error: Exception) -> InvalidArgument:
+    reason = f"{type(error).__name__}: {error}"
+    return InvalidArgument(f"the value for {subject} cannot be stored as {codec.name.lower()}: {reason}")
 
 
 def converted(value: object, type: type[T], subject: str) -> T:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
 from noobly.core.scope import Policy
+
+T = TypeVar("T")
 
 SLICE = 2.0
 """Seconds that one call may wait at most."""
@@ -11,3 +17,24 @@ SLICE = 2.0
 def slice_of(policy: Policy) -> float:
     """Return the seconds that one call may wait, so that its answer comes well before its deadline."""
     return min(SLICE, 0.4 * policy.timeout)
+
+
+async def awaited(
+    ask: Callable[[float], Awaitable[T]], wait: float, slice: float, *, enough: Callable[[T], bool] = bool
+) -> T:
+    """Ask until the answer is enough or the time is over; return the last answer.
+
+    Args:
+        ask: Asks once; gets the seconds that it may wait, and may answer sooner.
+        wait: Seconds in all; 0 asks once and does not wait.
+        slice: Seconds of one call, at most.
+        enough: Says whether to ask no more; by default any answer is enough that is not empty.
+    """
+    now = asyncio.get_running_loop().time
+    until = now() + wait
+    left = wait
+    while True:
+        found = await ask(min(left, slice))
+        left = until - now()
+        if left <= 0 or enough(found):
+            return found

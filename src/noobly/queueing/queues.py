@@ -11,6 +11,7 @@ from noobly.core.codec import converted
 from noobly.core.errors import Conflict, NooblyError, TooLarge
 from noobly.core.public import public
 from noobly.core.scope import Scope
+from noobly.core.waiting import awaited
 from noobly.queueing import events, names
 from noobly.queueing.calls import Calls
 from noobly.queueing.driver import Failure, Posted, QueueDriver, Sent
@@ -31,7 +32,7 @@ from noobly.queueing.packing import Packer, handed, receipt_of, told
 from noobly.queueing.redriving import Redrive
 from noobly.queueing.stats import Analytics
 from noobly.queueing.sugar import QueueSugar
-from noobly.queueing.waiting import LONGEST_WAIT, awaited, count, leased_for, pause_for, waited
+from noobly.queueing.waiting import LONGEST_WAIT, count, leased_for, pause_for, waited
 
 D = TypeVar("D")
 T = TypeVar("T")

@@ -10,13 +10,13 @@ from noobly.core.clock import Seconds, seconds
 from noobly.core.config import Config
 from noobly.core.lifecycle import Portable, Tasks
 from noobly.core.scope import Scope
-from noobly.core.waiting import slice_of
+from noobly.core.waiting import awaited, slice_of
 from noobly.queueing.consuming import Consumption
 from noobly.queueing.handling import Handler, handle
 from noobly.queueing.messages import Delivery, Receipt, Returned, Value
 from noobly.queueing.options import QueueOptions
 from noobly.queueing.typed import Sending, TypedQueue
-from noobly.queueing.waiting import awaited, waited
+from noobly.queueing.waiting import waited
 
 T = TypeVar("T")
 

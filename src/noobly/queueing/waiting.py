@@ -1,20 +1,11 @@
-"""How long and how many: the arguments of receiving, and waiting in slices.
-
-A slice is shorter than the deadline of a call, so no wait outlasts the deadline of a provider or of a client.
-"""
+"""How long and how many: the arguments of receiving."""
 
 from __future__ import annotations
-
-import asyncio
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from noobly.core.backoff import jittered
 from noobly.core.clock import Chance, Seconds, pause, seconds
 from noobly.core.errors import InvalidArgument
 from noobly.queueing.options import QueueOptions
-
-T = TypeVar("T")
 
 LONGEST_WAIT = 20.0
 """Seconds that one call over HTTP may wait."""
@@ -62,22 +53,3 @@ def count(number: int, name: str, least: int, most: int) -> int:
     if type(number) is not int or not least <= number <= most:
         raise InvalidArgument(f"{name} must be a whole number of {least} to {most}, not {number!r}")
     return number
-
-
-async def awaited(take: Callable[[float], Awaitable[list[T]]], wait: float, slice: float) -> list[T]:
-    """Call ``take`` with the seconds it may wait, until it has found something or ``wait`` seconds are over.
-
-    Args:
-        take: Asks once.
-        wait: Seconds in all.
-        slice: Seconds of one call, at most.
-    """
-    if not wait:
-        return await take(0.0)
-    now = asyncio.get_running_loop().time
-    until = now() + wait
-    while (left := until - now()) > 0:
-        found = await take(min(left, slice))
-        if found:
-            return found
-    return []

@@ -27,7 +27,26 @@ def new_jobs(specs: Sequence[JobSpec], forms: Forms) -> list[NewJob]:
     found = [job for spec in specs for job in _flow(spec, forms, None, 0)]
     if len(found) > _MOST:
         raise TooLarge(f"{len(found)} jobs are too many for one call; {_MOST} is the most")
+    _check_flows(found)
     return found
+
+
+def _check_flows(jobs: Sequence[NewJob]) -> None:
+    """Refuse flows that no store keeps: a job runs before one other at most, and after those it is added with."""
+    known: dict[tuple[str, str, str], NewJob] = {}
+    for job in jobs:
+        for kind, name in (("id", job.id), ("key", job.unique)):
+            first = known.setdefault((kind, job.queue, name), job) if name is not None else job
+            if first is not job:
+                _check_again(first, job, f"the {kind} {name!r} of queue {job.queue!r}")
+
+
+def _check_again(first: NewJob, again: NewJob, what: str) -> None:
+    if first.pending or again.pending:
+        raise InvalidArgument(f"{what} stands twice in one call, and for a job that runs after others; add it once")
+    parents = {(job.parent_queue, job.parent) for job in (first, again) if job.parent is not None}
+    if len(parents) > 1:
+        raise InvalidArgument(f"{what} stands below two jobs of one call; a job can run before one other only")
 
 
 def _flow(spec: JobSpec, forms: Forms, parent: NewJob | None, depth: int) -> Iterator[NewJob]:
@@ -83,5 +102,5 @@ def check(spec: JobSpec) -> None:
 
 
 def key_of(task: str, data: bytes) -> str:
-    """Return the key under which jobs with equal arguments are one."""
+    """Return the key under which jobs with equal arguments, as canonical JSON, are one."""
     return f"{task[:100]}:{hashlib.sha256(data).hexdigest()}"

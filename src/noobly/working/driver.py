@@ -8,7 +8,6 @@ is the worker's business, which tells the outcome.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from typing import Annotated, ClassVar, Protocol
 
 import msgspec
@@ -16,6 +15,30 @@ import msgspec
 from noobly.core.capability import Capability
 from noobly.core.checks import Payload, Text, Whole
 from noobly.core.operation import Driver, operation
+from noobly.working.states import FINAL, Beat, State, Verdict
+
+__all__ = [
+    "FINAL",
+    "Added",
+    "Beat",
+    "Bounds",
+    "Can",
+    "Claim",
+    "Claimed",
+    "Data",
+    "Hold",
+    "JobDriver",
+    "JobId",
+    "JobRecord",
+    "NewJob",
+    "Outcome",
+    "Page",
+    "Queue",
+    "Retention",
+    "Retrying",
+    "State",
+    "Verdict",
+]
 
 Queue = Annotated[str, Text(1, 200)]
 JobId = Annotated[str, Text(1, 200)]
@@ -27,30 +50,6 @@ class Can(Capability):
     """What a job provider may be able to do beyond the core."""
 
     PAUSE = "hold a queue back for all its workers"
-
-
-class State(Enum):
-    """Where a job stands."""
-
-    QUEUED = "queued"
-    DELAYED = "delayed"
-    """It waits for its time, or for jobs it runs after."""
-    RUNNING = "running"
-    RETRYING = "retrying"
-    """It failed, and waits for its next attempt."""
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    """Nobody had begun it in its time."""
-
-    @property
-    def final(self) -> bool:
-        """Whether a job stays in this state."""
-        return self in FINAL
-
-
-FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
 
 
 class Retrying(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -216,34 +215,6 @@ class Hold(msgspec.Struct, frozen=True, gc=False):
     token: str
 
 
-class Beat(Enum):
-    """How a claim stands."""
-
-    KEPT = "kept"
-    LOST = "lost"
-    """Its lease had ended, or the job is gone."""
-    CANCELLED = "cancelled"
-    """Kept, but somebody has asked for the job's end."""
-
-
-class Verdict(Enum):
-    """How an attempt ended."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-    RETRY = "retry"
-    """It failed, and runs again after ``delay``."""
-    RELEASE = "release"
-    """Its worker stops: it runs again after ``delay``, and this attempt does not count."""
-
-    @property
-    def final(self) -> bool:
-        """Whether the job stays in the state that this brings it to."""
-        return self not in (Verdict.RETRY, Verdict.RELEASE)
-
-
 class Outcome(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a worker tells of one claim.
 
@@ -268,7 +239,7 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         succeeded: Seconds that succeeded jobs are kept.
         others: Seconds that failed, cancelled and expired ones are kept.
-        most: Ended jobs kept per queue; the oldest leave.
+        most: Ended jobs kept per queue; the oldest leave, succeeded ones first.
     """
 
     succeeded: float
@@ -309,6 +280,7 @@ class JobDriver(Driver, Protocol):
     async def settle(self, queue: Queue, outcomes: Sequence[Outcome], /) -> list[bool]:
         """End claims; return for each whether it still stood, without which nothing changes.
 
+        A job that was asked to end does not run again: ``RETRY`` and ``RELEASE`` cancel it.
         A job's parent runs once all it waits for have ended; it fails with the first one that does not succeed and is
         not lenient.
         """
@@ -350,7 +322,10 @@ class JobDriver(Driver, Protocol):
 
     @operation(idempotent=True)
     async def rerun(self, queue: Queue, id: JobId, /) -> bool:
-        """Queue a job at once: one that waits for its time, or a failed, cancelled or expired one, counting anew."""
+        """Queue a job at once: one that waits for its time, or a failed, cancelled or expired one, counting anew.
+
+        One whose key another job has stays as it is.
+        """
         ...
 
     @operation(idempotent=True)
@@ -370,7 +345,7 @@ class JobDriver(Driver, Protocol):
 
     @operation(idempotent=True)
     async def sweep(self, queue: Queue, retention: Retention, /) -> int:
-        """Forget ended jobs past their retention; return how many."""
+        """Forget ended jobs past their retention, but for those whose parent has not ended; return how many."""
         ...
 
     @operation(idempotent=True, needs=Can.PAUSE)

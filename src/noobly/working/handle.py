@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar, cast
 
-from noobly.core.clock import Seconds, seconds
+from noobly.core.clock import Seconds, pause
 from noobly.core.codec import converted
 from noobly.core.errors import DeadlineExceeded
 from noobly.core.lifecycle import Handle
+from noobly.core.waiting import awaited
 from noobly.working.driver import State
 from noobly.working.records import Job, JobFailed, Value
 
@@ -80,27 +80,26 @@ class JobHandle(Handle, Generic[R_co]):
         """Return the job once it has ended.
 
         Args:
-            timeout: Seconds to wait; None for ever.
+            timeout: Seconds to wait, 0 to look once; None for ever.
 
         Raises:
             DeadlineExceeded: It has not ended in that time.
             NotFound: It is not kept any longer.
         """
-        limit, now = seconds(timeout, "timeout"), asyncio.get_running_loop().time
-        until = now() + limit if limit is not None else float("inf")
-        while True:
-            left = until - now()
-            job = await self._jobs.wait(self.id, queue=self.queue, within=max(0.001, min(self._jobs.slice, left)))
-            if job.state.final:
-                return job
-            if until - now() <= 0:
-                raise DeadlineExceeded(f"job {self.id} of queue {self.queue!r} is {job.state.value} after {limit} s")
+        limit = pause(timeout, "timeout") if timeout is not None else float("inf")
+        job = await awaited(self._ended, limit, self._jobs.slice, enough=lambda found: found.state.final)
+        if not job.state.final:
+            raise DeadlineExceeded(f"job {self.id} of queue {self.queue!r} is {job.state.value} after {limit:g} s")
+        return job
+
+    async def _ended(self, within: float) -> Job:
+        return await self._jobs.wait(self.id, queue=self.queue, within=within)
 
     async def result(self, timeout: Seconds | None = None) -> R_co:
         """Return what the job's handler returned, once it has succeeded.
 
         Args:
-            timeout: Seconds to wait; None for ever.
+            timeout: Seconds to wait, 0 to look once; None for ever.
 
         Raises:
             JobFailed: It has failed, was cancelled, or has expired.

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from noobly.core.clock import Seconds, seconds
+from noobly.core.clock import Seconds, pause, seconds
 from noobly.core.codec import Damaged
 from noobly.core.errors import InvalidArgument, NotFound
 from noobly.core.public import public
 from noobly.core.scope import Scope
+from noobly.core.waiting import awaited
 from noobly.working import events, records, scripts
 from noobly.working.adding import new_jobs
 from noobly.working.driver import Beat, Bounds, Claim, Claimed, Hold, JobDriver, JobRecord, NewJob, Retention, State
@@ -88,17 +89,17 @@ class Jobs(JobSugar):
 
     @public("POST", "wait", permission="read", idempotent=True, waits=True)
     async def wait(self, id: str, *, queue: str = DEFAULT_QUEUE, within: Seconds = 2.0) -> Job:
-        """Return a job once it has ended, or as it is after ``within`` seconds, 20 at most.
+        """Return a job once it has ended, or as it is after ``within`` seconds, 20 at most; 0 does not wait.
 
         Raises:
             NotFound: See ``get``.
         """
-        limit = seconds(within, "within") or 0.0
+        limit = pause(within, "within")
         if limit > _LONGEST_WAIT:
             raise InvalidArgument(f"within must be at most {_LONGEST_WAIT:g} seconds, not {limit:g}")
-        record = await self._record(id, queue, min(limit, self.slice))
-        while not record.state.final and (limit := limit - self.slice) > 0:
-            record = await self._record(id, queue, min(limit, self.slice))
+        record = await awaited(
+            lambda left: self._record(id, queue, left), limit, self.slice, enough=lambda found: found.state.final
+        )
         return records.job(record)
 
     @public("GET", "jobs", permission="read")
@@ -161,7 +162,8 @@ class Jobs(JobSugar):
         """Run a job now: one that waits for its time, or once more one that failed, was cancelled or has expired.
 
         Returns:
-            Whether it is queued; a job that runs, is queued already, or has succeeded stays as it is.
+            Whether it is queued; a job that runs, is queued already, or has succeeded stays as it is, and so does
+            one whose unique key another job has.
         """
         return await self._driver.rerun(queue, id)
 
@@ -225,8 +227,8 @@ class Jobs(JobSugar):
         if type(max) is not int or not 1 <= max <= _MOST_CLAIMED:
             raise InvalidArgument(f"max must be a whole number of 1 to {_MOST_CLAIMED}, not {max!r}")
         held = seconds(lease, "lease") or self.options.lease
-        pause = min(self.slice, (wait and seconds(wait, "wait")) or 0.0)
-        asked = Claim(worker=worker[:200], most=max, lease=held, wait=pause, bounds=bounds)
+        patience = min(self.slice, pause(wait, "wait"))
+        asked = Claim(worker=worker[:200], most=max, lease=held, wait=patience, bounds=records.checked(bounds))
         return [_held(one) for one in await self._driver.claim(queue, asked)]
 
     @public("POST", "beat", permission="write", idempotent=True)

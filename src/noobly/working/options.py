@@ -19,7 +19,7 @@ class JobOptions(Config, frozen=True, kw_only=True):
         max_stalls: How often a job's worker may vanish before the job fails.
         keep_succeeded: Seconds that succeeded jobs and their results are kept.
         keep_others: Seconds that failed, cancelled and expired jobs are kept.
-        keep_most: Ended jobs kept per queue; the oldest leave.
+        keep_most: Ended jobs kept per queue; of more, the oldest leave, those that succeeded first.
         sweep_every: Seconds between two looks for ended jobs past their retention.
         data_bytes: The longest argument, result or progress of a job, in bytes of JSON.
         activities: The folder of the scripts that may be run by path; nothing outside of it can be.

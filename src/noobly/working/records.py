@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from noobly.core.clock import Clock
+from noobly.core.clock import Clock, pause, seconds
 from noobly.core.codec import Codec, Damaged, encode
-from noobly.core.errors import Conflict, TooLarge
-from noobly.working.driver import Hold, JobRecord, Outcome, Retrying, State, Verdict
+from noobly.core.errors import Conflict, InvalidArgument, TooLarge
+from noobly.working.driver import Bounds, Hold, JobRecord, Outcome, Retrying, State, Verdict
 
 Value = Any
 """An argument, a result or a progress, after a trip through JSON."""
@@ -184,6 +184,9 @@ _decode = msgspec.json.Decoder().decode
 _ERROR = 4000
 """Characters that are kept of an error."""
 
+_MOST = 1_000_000_000
+"""Jobs that bounds may speak of."""
+
 
 class Forms:
     """From what users see to what is stored, and back.
@@ -212,14 +215,32 @@ class Forms:
         return data
 
     def outcome(self, settled: Settled) -> Outcome:
-        """Return the outcome of an attempt, ready to be stored."""
+        """Return the outcome of an attempt, ready to be stored.
+
+        Raises:
+            InvalidArgument: JSON cannot carry the result, or the delay is no length of time.
+            TooLarge: The result is over the limit.
+        """
         return Outcome(
             hold=Hold(settled.id, settled.token),
             verdict=settled.verdict,
             result=self.data(settled.result, f"the result of job {settled.id}"),
             error=settled.error[:_ERROR],
-            delay=settled.delay,
+            delay=pause(settled.delay, "delay"),
         )
+
+
+def checked(bounds: Bounds) -> Bounds:
+    """Return bounds, unless they are none.
+
+    Raises:
+        InvalidArgument: A number or the period is bad.
+    """
+    for name, number in (("starts", bounds.starts), ("running", bounds.running)):
+        if type(number) is not int or not 0 <= number <= _MOST:
+            raise InvalidArgument(f"{name} must be a whole number of 0 to {_MOST}, not {number!r}")
+    seconds(bounds.period, "period")
+    return bounds
 
 
 def value(data: bytes, what: str) -> object:

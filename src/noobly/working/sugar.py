@@ -14,7 +14,7 @@ from typing import ParamSpec, TypedDict, TypeVar, Unpack, cast, get_type_hints, 
 import msgspec
 
 from noobly.core.clock import Seconds, fresh_id, seconds
-from noobly.core.codec import Codec, encode
+from noobly.core.codec import canonical
 from noobly.core.config import Config
 from noobly.core.errors import ConfigError
 from noobly.core.lifecycle import Portable
@@ -143,7 +143,7 @@ class JobSugar(Portable, ABC):
             if key in chosen:
                 chosen[key] = _length(chosen[key], key)
         if rules.unique and "unique" not in chosen:
-            chosen |= {"unique": key_of(name, encode(args, Codec.JSON, name)), "unique_for": rules.unique_for}
+            chosen |= {"unique": key_of(name, canonical(args, name)), "unique_for": rules.unique_for}
         if "after" in chosen:
             chosen["after"] = list(cast("Sequence[JobSpec]", chosen["after"]))
         plain = JobSpec(

@@ -191,6 +191,26 @@ class AddingTheme(Theme):
         await settle(jobs, await one(jobs))
         assert not (await add(jobs, 7, unique="k")).duplicate
 
+    async def test_what_runs_again_takes_its_key_again(self, jobs: Jobs) -> None:
+        first = await add(jobs, 1, unique="k")
+        await settle(jobs, await one(jobs), Verdict.FAILED)
+        assert await jobs.rerun(first.id, queue=Q)
+        assert (await add(jobs, 2, unique="k")).id == first.id
+        await settle(jobs, await one(jobs), Verdict.FAILED)
+        second = await add(jobs, 3, unique="k")
+        assert not second.duplicate
+
+    async def test_what_lost_its_key_does_not_run_again(self, jobs: Jobs) -> None:
+        first = await add(jobs, 1, unique="k")
+        await settle(jobs, await one(jobs), Verdict.FAILED)
+        second = await add(jobs, 2, unique="k")
+        assert not await jobs.rerun(first.id, queue=Q)
+        assert await state(jobs, first.id) is State.FAILED
+        assert (await add(jobs, 3, unique="k")).id == second.id
+        assert await drained(jobs) == [2]
+        assert await jobs.rerun(first.id, queue=Q)
+        assert await drained(jobs) == [1]
+
     async def test_a_key_of_a_forgotten_job_is_free(self, jobs: Jobs) -> None:
         first = await add(jobs, 1, unique="k")
         assert await jobs.remove(first.id, queue=Q)

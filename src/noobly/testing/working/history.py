@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import pytest
+
 from noobly.testing.clock import eventually
 from noobly.testing.working.harness import JobHarness
 from noobly.testing.working.theme import LONG, PATIENCE, Q, Theme, add, drained, look, one, settle, spec
@@ -44,6 +48,38 @@ class HistoryTheme(Theme):
             assert await _left(jobs) == [5, 6, 7]
             assert await jobs.sweep(Q) == 0
             assert await drained(jobs) == [8, 9]
+
+    async def test_by_count_succeeded_ones_leave_first(self, harness: JobHarness) -> None:
+        async with harness.open(keep_most=3) as jobs:
+            verdicts = [Verdict.FAILED, Verdict.CANCELLED, Verdict.SUCCEEDED, Verdict.EXPIRED, Verdict.SUCCEEDED]
+            await self._ended(jobs, harness, verdicts)
+            assert await jobs.sweep(Q) == 2
+            assert await _left(jobs) == [0, 1, 3]
+            await self._ended(jobs, harness, [Verdict.FAILED, Verdict.SUCCEEDED], first=5)
+            assert await jobs.sweep(Q) == 2
+            assert await _left(jobs) == [1, 3, 5]
+
+    async def _ended(self, jobs: Jobs, harness: JobHarness, verdicts: Sequence[Verdict], *, first: int = 0) -> None:
+        for number, verdict in enumerate(verdicts, first):
+            await add(jobs, number)
+            assert await settle(jobs, await one(jobs), verdict)
+            await harness.advance(harness.tick / 10)
+
+    @pytest.mark.parametrize("way", ["count", "age"])
+    async def test_what_the_job_after_it_may_want_stays(self, harness: JobHarness, way: str) -> None:
+        keep = {"keep_most": 1} if way == "count" else {"keep_succeeded": harness.tick}
+        async with harness.open(**keep) as jobs:
+            ticket = await add(jobs, "parent", queue="parents", after=[spec(number) for number in range(3)])
+            for left in (2, 1, 0):
+                assert await settle(jobs, await one(jobs))
+                await harness.advance(2 * harness.tick)
+                assert await jobs.sweep(Q) == 0
+                assert (await jobs.get(ticket.id, queue="parents")).pending == left
+            held = await one(jobs, "parents")
+            assert await jobs.sweep(Q) == 0
+            assert len(await jobs.children(ticket.id, queue="parents")) == 3
+            assert await settle(jobs, held)
+            assert await jobs.sweep(Q) == (2 if way == "count" else 3)
 
     async def test_none_at_all(self, harness: JobHarness) -> None:
         async with harness.open(keep_most=0) as jobs:

@@ -15,8 +15,9 @@ from noobly.core.errors import ConfigError, InvalidArgument, Unsupported
 from noobly.core.events import OperationFinished
 from noobly.testing.working.harness import JobHarness
 from noobly.testing.working.theme import Q, Theme, add, recorded, spec, worked
-from noobly.working import Can, Jobs, State
+from noobly.working import Bounds, Can, Jobs, State, Verdict
 from noobly.working.driver import Hold
+from noobly.working.records import Settled
 
 Wrong = Any
 """An argument of a type that the signature does not allow."""
@@ -70,6 +71,8 @@ _TIMED: Calls = (
     lambda jobs, time: jobs.claim(Q, "worker", lease=time),
     lambda jobs, time: jobs.claim(Q, "worker", wait=time),
     lambda jobs, time: jobs.beat(Q, [], time),
+    lambda jobs, time: jobs.claim(Q, "worker", bounds=Bounds(starts=1, period=time)),
+    lambda jobs, time: jobs.settle(Q, [Settled(id="id", token=Q, verdict=Verdict.RETRY, delay=time)]),
 )
 _OTHER: Calls = (
     lambda jobs, _: jobs.add([spec(priority=-1)]),
@@ -83,6 +86,10 @@ _OTHER: Calls = (
     lambda jobs, wrong: jobs.list_jobs(queue=Q, skip=wrong),
     lambda jobs, _: jobs.enqueue("task", priority=10),
     lambda jobs, _: jobs.enqueue("task", after=[spec(priority=10)]),
+    lambda jobs, _: jobs.claim(Q, "worker", bounds=Bounds(starts=-1)),
+    lambda jobs, _: jobs.claim(Q, "worker", bounds=Bounds(running=-1)),
+    lambda jobs, wrong: jobs.claim(Q, "worker", bounds=Bounds(starts=wrong)),
+    lambda jobs, wrong: jobs.claim(Q, "worker", bounds=Bounds(running=wrong)),
 )
 
 

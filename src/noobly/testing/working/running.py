@@ -314,13 +314,14 @@ class RunningTheme(LiveTheme):
         async def once(_: dict[str, int]) -> None:
             pass
 
-        first = await live.enqueue(once, {"a": 1})
-        again = await live.enqueue(once, {"a": 1})
-        assert (again.id, again.duplicate) == (first.id, True)
-        assert not (await live.enqueue(once, {"a": 2})).duplicate
+        first = await live.enqueue(once, {"a": 1, "b": 2})
+        for equal in ({"a": 1, "b": 2}, {"b": 2, "a": 1}):
+            again = await live.enqueue(once, equal)
+            assert (again.id, again.duplicate) == (first.id, True)
+        assert not (await live.enqueue(once, {"a": 2, "b": 1})).duplicate
         async with live.working():
             await first.result(PATIENCE)
-        assert not (await live.enqueue(once, {"a": 1})).duplicate
+        assert not (await live.enqueue(once, {"a": 1, "b": 2})).duplicate
 
     async def test_a_job_nobody_began_in_its_time(self, live: Jobs, harness: JobHarness) -> None:
         calls: list[int] = []

@@ -108,3 +108,22 @@ class SettlingTheme(Theme):
         assert await settle(jobs, held, result=1)
         job = await jobs.get(ticket.id, queue=Q)
         assert (job.state, job.result, job.cancelling) == (State.SUCCEEDED, 1, False)
+
+    @pytest.mark.parametrize("delayed", [False, True], ids=["at once", "delayed"])
+    @pytest.mark.parametrize("verdict", [Verdict.RETRY, Verdict.RELEASE], ids=lambda it: it.value)
+    async def test_a_job_that_was_asked_to_end_does_not_run_again(
+        self, jobs: Jobs, verdict: Verdict, delayed: bool
+    ) -> None:
+        ticket = await add(jobs, retries=5)
+        parent = await add(jobs, "parent", after=[spec("lenient", id="child", lenient=True, retries=5)])
+        for held in await look(jobs):
+            assert await jobs.cancel(held.job.id, queue=Q) is State.RUNNING
+            error = "bad" if verdict is Verdict.RETRY else ""
+            assert await settle(jobs, held, verdict, error=error, delay=LONG if delayed else 0.0)
+            job = await jobs.get(held.job.id, queue=Q)
+            assert (job.state, job.cancelling, job.attempts) == (State.CANCELLED, False, 1)
+            assert job.error == error or (job.error and not error)
+            assert job.finished_at > 0
+        assert await state(jobs, parent.id) is State.QUEUED
+        assert not (await jobs.wait(ticket.id, queue=Q)).cancelling
+        assert await drained(jobs) == ["parent"]

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from noobly.core.errors import NotFound
+from noobly.core.errors import DeadlineExceeded, NotFound
 from noobly.testing.working.harness import JobHarness
 from noobly.testing.working.theme import (
     LONG,
@@ -167,6 +167,28 @@ class StatesTheme(Theme):
             job = await waiting
         assert (job.state, job.result) == (State.SUCCEEDED, 5)
         assert (await here.wait(ticket.id, queue=Q, within=20)).result == 5
+
+    async def test_waiting_goes_on_whatever_else_happens(self, pair: Pair) -> None:
+        here, there = pair
+        ticket = await add(here)
+        waiting = asyncio.create_task(here.wait(ticket.id, queue=Q, within=20))
+        for number in range(60):
+            await add(there, number, queue="other")
+        await asyncio.wait([waiting], timeout=0.1)
+        assert not waiting.done()
+        await settle(there, await one(there))
+        assert (await waiting).state is State.SUCCEEDED
+
+    async def test_waiting_for_no_time_looks_once(self, jobs: Jobs) -> None:
+        ticket = await add(jobs)
+        handle = jobs.handle(ticket.id, queue=Q)
+        assert (await jobs.wait(ticket.id, queue=Q, within=0)).state is State.QUEUED
+        for look_once in (handle.wait, handle.result):
+            with pytest.raises(DeadlineExceeded, match="queued"):
+                await look_once(0)
+        await settle(jobs, await one(jobs), result=5)
+        assert (await handle.wait(0)).state is State.SUCCEEDED
+        assert await handle.result(0) == 5
 
     @pytest.mark.parametrize("place", [State.QUEUED, State.DELAYED, State.RETRYING], ids=lambda it: it.value)
     async def test_cancelling_a_job_that_waits(self, jobs: Jobs, place: State) -> None:

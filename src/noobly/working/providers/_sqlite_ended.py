@@ -8,14 +8,8 @@ from typing import NamedTuple
 
 from noobly.working.driver import Outcome, State, Verdict
 from noobly.working.providers import _sqlite_rows as rows
-from noobly.working.providers._sqlite_rows import ENDED, NUMBERS, READY, TIMED, Row, Where, find, microseconds
-
-_ENDS = {
-    Verdict.SUCCEEDED: State.SUCCEEDED,
-    Verdict.FAILED: State.FAILED,
-    Verdict.CANCELLED: State.CANCELLED,
-    Verdict.EXPIRED: State.EXPIRED,
-}
+from noobly.working.providers._outcomes import error_after, state_after
+from noobly.working.providers._sqlite_rows import BLOCKED, NUMBERS, READY, TIMED, Row, Where, find, microseconds
 
 
 class Changed(NamedTuple):
@@ -34,15 +28,16 @@ def settle(connection: sqlite3.Connection, queue: str, outcomes: Sequence[Outcom
         return Changed([True] * len(outcomes), [(queue, outcome.hold.id) for outcome in outcomes], {queue})
     changed = Changed([], [], {queue})
     for claim, outcome in zip(asked, outcomes, strict=True):
-        row = connection.execute(rows.HOLDING, claim).fetchone()
-        changed.good.append(row is not None)
-        if row is None:
+        found = connection.execute(rows.HOLDING, claim).fetchone()
+        changed.good.append(found is not None)
+        if found is None:
             continue
-        state = _ENDS.get(outcome.verdict)
-        if state is None:
-            _again(connection, Row(*row), outcome, now)
+        row = Row(*found)
+        state = state_after(outcome, row.cancelling != 0)
+        if state.final:
+            end(connection, queue, row, state, outcome.result, error_after(outcome, state), changed, now)
         else:
-            end(connection, queue, Row(*row), state, outcome.result, outcome.error, changed, now)
+            _again(connection, row, state, outcome, now)
     return changed
 
 
@@ -50,13 +45,13 @@ def _ended_alone(
     connection: sqlite3.Connection, asked: Sequence[tuple[object, ...]], outcomes: Sequence[Outcome]
 ) -> bool:
     """End jobs that nothing else depends on, as most are, without looking at them first; all of them, or none."""
-    endings = [
-        (*claim, NUMBERS[_ENDS[outcome.verdict]], outcome.result, outcome.error)
-        for claim, outcome in zip(asked, outcomes, strict=True)
-        if outcome.verdict in _ENDS
-    ]
-    if len(endings) < len(outcomes):
+    if not all(outcome.verdict.final for outcome in outcomes):
         return False
+    states = [state_after(outcome, False) for outcome in outcomes]
+    endings = [
+        (*claim, NUMBERS[state], outcome.result, error_after(outcome, state))
+        for claim, state, outcome in zip(asked, states, outcomes, strict=True)
+    ]
     connection.execute("SAVEPOINT alone")
     whole = connection.executemany(rows.END_ALONE, endings).rowcount == len(outcomes)
     if not whole:
@@ -65,13 +60,11 @@ def _ended_alone(
     return whole
 
 
-def _again(connection: sqlite3.Connection, row: Row, outcome: Outcome, now: int) -> None:
-    retry = outcome.verdict is Verdict.RETRY
-    waits = outcome.delay > 0
-    state = State.RETRYING if retry else State.DELAYED if waits else State.QUEUED
-    attempts, error = row.attempts - (not retry), outcome.error or row.error
+def _again(connection: sqlite3.Connection, row: Row, state: State, outcome: Outcome, now: int) -> None:
+    phase = TIMED if outcome.delay > 0 else READY
+    attempts, error = row.attempts - (outcome.verdict is Verdict.RELEASE), outcome.error or row.error
     due = now + microseconds(outcome.delay)
-    connection.execute(rows.AGAIN, (row.seq, TIMED if waits else READY, NUMBERS[state], due, now, attempts, error))
+    connection.execute(rows.AGAIN, (row.seq, phase, NUMBERS[state], due, now, attempts, error))
 
 
 def end(
@@ -96,14 +89,14 @@ def end(
 def tell_parent(
     connection: sqlite3.Connection, row: Row, parent_id: str, state: State, error: str, changed: Changed, now: int
 ) -> None:
-    """Let the job that runs after an ended one know: it waits for one less, or fails."""
+    """Let the job that runs after an ended one know, if it still waits: for one less, or it fails."""
     where = find(connection, row.parent_queue)
     changed.queues.add(row.parent_queue)
     if state is State.SUCCEEDED or row.lenient:
         one_less(connection, where, parent_id, now)
         return
     parent = connection.execute(rows.FIND, (where.id, parent_id)).fetchone()
-    if parent is not None and Row(*parent).phase != ENDED:
+    if parent is not None and Row(*parent).phase == BLOCKED:
         reason = f"it runs after job {row.id}, which ended as {state.value}: {error}"
         end(connection, row.parent_queue, Row(*parent), State.FAILED, b"", reason, changed, now)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from noobly.working.driver import JobRecord, Retention, State
 from noobly.working.providers import _sqlite_rows as rows
+from noobly.working.providers._outcomes import ASKED
 from noobly.working.providers._sqlite_ended import Changed, end, one_less
 from noobly.working.providers._sqlite_rows import BLOCKED, ENDED, HELD, NUMBERS, READY, STATES, Row, find, microseconds
 
@@ -68,7 +69,7 @@ def cancel(connection: sqlite3.Connection, queue: str, id: str, now: int) -> tup
     if row.phase == HELD:
         connection.execute(rows.CANCELLING, (row.seq,))
         return State.RUNNING, changed
-    end(connection, queue, row, State.CANCELLED, b"", "somebody cancelled the job", changed, now)
+    end(connection, queue, row, State.CANCELLED, b"", ASKED, changed, now)
     return State.CANCELLED, changed
 
 
@@ -77,10 +78,22 @@ def rerun(connection: sqlite3.Connection, queue: str, id: str, now: int) -> bool
     row = _row(connection, queue, id)
     if row is None or row.phase in (READY, HELD, BLOCKED) or STATES[row.state] is State.SUCCEEDED:
         return False
+    if row.phase == ENDED and not _take_key(connection, row, now):
+        return False
     connection.execute(rows.RERUN, (row.seq, now, row.phase == ENDED))
     if row.phase == ENDED and row.parent is not None:
         connection.execute(rows.ONE_MORE, (find(connection, row.parent_queue).id, row.parent))
     return True
+
+
+def _take_key(connection: sqlite3.Connection, row: Row, now: int) -> bool:
+    """Let a job that runs again have its key again; false where another one has it."""
+    if row.key is None:
+        return True
+    holder = connection.execute(rows.KEY, (row.queue, row.key, now)).fetchone()
+    if holder is None:
+        connection.execute(rows.SET_KEY, (row.queue, row.key, row.id, 0))
+    return holder is None or holder[0] == row.id
 
 
 def remove(connection: sqlite3.Connection, queue: str, id: str, now: int) -> tuple[bool, Changed]:
@@ -112,11 +125,12 @@ def counts(connection: sqlite3.Connection, queue: str) -> dict[State, int]:
 
 
 def sweep(connection: sqlite3.Connection, queue: str, retention: Retention, now: int) -> int:
-    """Forget some ended jobs past their retention; 0 where there are none left."""
+    """Forget some ended jobs past their retention, succeeded ones first; 0 where there are none left."""
     where = find(connection, queue).id
     limits = (now - microseconds(retention.succeeded), now - microseconds(retention.others))
-    old = connection.execute(rows.OLD, (where, *limits)).fetchall()
-    return _forget(connection, old or connection.execute(rows.OVER, (where, retention.most)).fetchall())
+    asked = ((rows.OLD, limits), (rows.OVER, (retention.most, True)), (rows.OVER, (retention.most, False)))
+    found = (connection.execute(statement, (where, *values)).fetchall() for statement, values in asked)
+    return _forget(connection, next(filter(None, found), ()))
 
 
 def names(connection: sqlite3.Connection) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 from itertools import count, islice
 
@@ -22,14 +22,9 @@ from noobly.working.driver import (
     State,
     Verdict,
 )
+from noobly.working.providers._outcomes import ASKED, error_after, state_after
 from noobly.working.providers._stored import Stored
 
-_ENDS = {
-    Verdict.SUCCEEDED: State.SUCCEEDED,
-    Verdict.FAILED: State.FAILED,
-    Verdict.CANCELLED: State.CANCELLED,
-    Verdict.EXPIRED: State.EXPIRED,
-}
 _LINES = 1000
 
 
@@ -51,10 +46,13 @@ class Table:
         """Return what a new job duplicates; None for nothing."""
         if new.id in self.jobs:
             return Added(new.id, duplicate=True)
-        holder = self._keys.get(new.unique) if new.unique is not None else None
-        if holder is not None and (holder[1] > now or (not holder[1] and holder[0] in self.jobs)):
-            return Added(holder[0], duplicate=True)
-        return None
+        holder = self._holder(new.unique, now)
+        return Added(holder, duplicate=True) if holder is not None else None
+
+    def _holder(self, key: str | None, now: float) -> str | None:
+        """Return the job that has a key."""
+        id, ends = self._keys.get(key, ("", 0.0)) if key is not None else ("", 0.0)
+        return id if ends > now or (not ends and id in self.jobs) else None
 
     def add(self, new: NewJob, now: float) -> Stored:
         """Store a job."""
@@ -197,22 +195,24 @@ class Table:
         stored = self.held(outcome.hold, now)
         if stored is None:
             return None
-        self._running.discard(stored.record.id)
-        stored.token = ""
-        ended = _ENDS.get(outcome.verdict)
-        if ended is not None:
-            self.end(stored, ended, now, result=outcome.result, error=outcome.error)
+        state = state_after(outcome, stored.record.cancelling)
+        if state.final:
+            self.end(stored, state, now, result=outcome.result, error=error_after(outcome, state))
             return stored
+        self._let_go(stored)
         counted = stored.record.attempts - (outcome.verdict is Verdict.RELEASE)
-        waiting = State.RETRYING if outcome.verdict is Verdict.RETRY else State.DELAYED
         error = outcome.error or stored.record.error
-        state = waiting if outcome.delay > 0 or waiting is State.RETRYING else State.QUEUED
         stored.set(state=state, attempts=counted, run_at=now + outcome.delay, error=error)
         self._line_up(stored, now)
         return stored
 
+    def _let_go(self, stored: Stored) -> None:
+        self._running.discard(stored.record.id)
+        stored.token = ""
+
     def end(self, stored: Stored, state: State, now: float, *, result: bytes = b"", error: str = "") -> None:
         """Bring a job to its last state."""
+        self._let_go(stored)
         stored.changed = next(self._sequence)
         stored.set(state=state, finished_at=now, result=result, error=error, cancelling=False)
         self._ended[stored.record.id] = None
@@ -227,7 +227,7 @@ class Table:
         if stored.record.state is State.RUNNING:
             stored.set(cancelling=True)
             return None
-        self.end(stored, State.CANCELLED, now, error="somebody cancelled the job")
+        self.end(stored, State.CANCELLED, now, error=ASKED)
         return stored
 
     def rerun(self, id: str, now: float) -> bool:
@@ -236,6 +236,8 @@ class Table:
         if stored is None or stored.record.state in (State.RUNNING, State.QUEUED, State.SUCCEEDED):
             return False
         if stored.record.state in FINAL:
+            if not self._take_key(stored, now):
+                return False
             self._ended.pop(id, None)
             stored.set(attempts=0, stalls=0, finished_at=0.0, cancelling=False, expires_at=0.0, pending=0)
         elif stored.record.pending > 0:
@@ -243,6 +245,13 @@ class Table:
         stored.set(state=State.QUEUED, run_at=now)
         self._line_up(stored, now)
         return True
+
+    def _take_key(self, stored: Stored, now: float) -> bool:
+        """Let a job that runs again have its key again; false where another one has it."""
+        holder = self._holder(stored.key, now)
+        if holder is None and stored.key is not None:
+            self._keys[stored.key] = (stored.record.id, 0.0)
+        return holder in (None, stored.record.id)
 
     def remove(self, id: str) -> bool:
         """Forget a job that is not running."""
@@ -275,15 +284,21 @@ class Table:
         stored.lines = [*stored.lines, *lines][-_LINES:]
         return True
 
-    def sweep(self, retention: Retention, now: float) -> int:
-        """Forget ended jobs past their retention."""
-        ended = [self.jobs[id] for id in self._ended]
-        over = max(0, len(ended) - retention.most)
-        old = [
-            stored
-            for number, stored in enumerate(ended)
-            if number < over or stored.record.finished_at + stored.kept(retention) <= now
-        ]
+    def sweep(self, retention: Retention, now: float, wanted: Callable[[JobRecord], bool]) -> int:
+        """Forget ended jobs past their retention, and of those that are too many the succeeded ones first.
+
+        Args:
+            retention: How long they are kept.
+            now: The time.
+            wanted: Says of a job that it must stay all the same.
+        """
+        free = [stored for id in self._ended if not wanted((stored := self.jobs[id]).record)]
+        old = [stored for stored in free if stored.record.finished_at + stored.kept(retention) <= now]
         for stored in old:
             self._forget(stored)
-        return len(old)
+        over = max(0, len(self._ended) - retention.most)
+        young = (stored for stored in free if stored.record.id in self._ended)
+        surplus = sorted(young, key=lambda stored: stored.record.state is not State.SUCCEEDED)[:over]
+        for stored in surplus:
+            self._forget(stored)
+        return len(old) + len(surplus)

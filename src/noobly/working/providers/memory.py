@@ -150,7 +150,7 @@ class MemoryJobs:
         if record.state is State.SUCCEEDED or stored.lenient:
             table.child_ended(record.parent, now)
             self._wake(record.parent_queue)
-        elif parent is not None and parent.record.state not in FINAL:
+        elif parent is not None and parent.record.state not in FINAL and parent.record.pending > 0:
             reason = f"it runs after job {record.id}, which ended as {record.state.value}: {record.error}"
             table.end(parent, State.FAILED, now, error=reason)
             self._tell(parent, now)
@@ -228,7 +228,12 @@ class MemoryJobs:
 
     async def sweep(self, queue: str, retention: Retention, /) -> int:
         """See the protocol."""
-        return self._table(queue).sweep(retention, self._now())
+        return self._table(queue).sweep(retention, self._now(), self._wanted)
+
+    def _wanted(self, record: JobRecord) -> bool:
+        """Return whether a job that runs after this one has not ended, and may want to see it."""
+        parent = self._table(record.parent_queue).jobs.get(record.parent) if record.parent is not None else None
+        return parent is not None and parent.record.state not in FINAL
 
     async def pause(self, queue: str, /) -> None:
         """See the protocol."""

@@ -11,8 +11,21 @@ from noobly.clients.sqlite_arrivals import Arrivals
 from noobly.clients.sqlite_config import SqliteConfig, database
 from noobly.core.checks import Limits
 from noobly.core.errors import NooblyError
+from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
-from noobly.working.driver import Added, Beat, Claim, Claimed, Hold, JobRecord, NewJob, Outcome, Retention, State
+from noobly.working.driver import (
+    Added,
+    Beat,
+    Claim,
+    Claimed,
+    Hold,
+    JobRecord,
+    NewJob,
+    Outcome,
+    Retention,
+    State,
+    Verdict,
+)
 from noobly.working.providers import _sqlite_adding as adding
 from noobly.working.providers import _sqlite_claiming as claiming
 from noobly.working.providers import _sqlite_ended as ended
@@ -40,6 +53,7 @@ class SqliteJobs:
     def __init__(self, config: SqliteConfig, environment: Environment) -> None:
         self._wall = environment.clock.time
         self._database = database(config, rows.SCHEMA)
+        self._tasks = Tasks()
         self._arrivals = Arrivals(
             config.path, self._database, lambda connection, asked: claiming.look(connection, asked, self._now())
         )
@@ -51,6 +65,7 @@ class SqliteJobs:
         """Open the file, and watch it for what other processes do; see ``Database.start``."""
         await self._database.start(stack)
         await self._arrivals.start(stack)
+        stack.push_async_callback(self._tasks.close)
 
     def classify(self, error: Exception) -> NooblyError | None:
         """Map what SQLite raises."""
@@ -71,13 +86,20 @@ class SqliteJobs:
             heard = self._arrivals.heard
             # A power failure ends all workers of this machine, so it may undo their leases.
             taken = await self._database.write_relaxed(
-                lambda connection: claiming.claim(connection, queue, claim, self._now())
+                lambda connection: claiming.claim(connection, queue, claim, self._now()),
+                unclaimed=lambda taken: self._give_back(queue, taken.jobs),
             )
             left = until - clock()
             if taken.jobs or left <= 0:
                 return taken.jobs
             due = left if taken.due is None else max(0.001, rows.seconds(taken.due - self._now()))
             await self._arrivals.wait(f"q{queue}", heard, min(left, due))
+
+    def _give_back(self, queue: str, claimed: Sequence[Claimed]) -> None:
+        """Let others have what was claimed for a worker that was cancelled meanwhile."""
+        if claimed:
+            released = [Outcome(hold=Hold(one.job.id, one.token), verdict=Verdict.RELEASE) for one in claimed]
+            self._tasks.spawn(self.settle(queue, released), f"giving back to queue {queue!r}")
 
     async def beat(self, queue: str, holds: Sequence[Hold], lease: float, /) -> list[Beat]:
         """See the protocol."""
@@ -103,12 +125,15 @@ class SqliteJobs:
 
     async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
-        heard = self._arrivals.heard
-        found = await self._database.read(lambda connection: stored.get(connection, queue, id))
-        if found is None or found.state.final or not wait:
-            return found
-        await self._arrivals.wait(_job(queue, id), heard, wait)
-        return await self._database.read(lambda connection: stored.get(connection, queue, id))
+        clock = asyncio.get_running_loop().time
+        until = clock() + wait
+        while True:
+            heard = self._arrivals.heard
+            found = await self._database.read(lambda connection: stored.get(connection, queue, id))
+            left = until - clock()
+            if found is None or found.state.final or left <= 0:
+                return found
+            await self._arrivals.wait(_job(queue, id), heard, left)
 
     async def logs(self, queue: str, id: str, /) -> list[str]:
         """See the protocol."""
