@@ -151,12 +151,19 @@ def decode_body(body: bytes, content_type: str) -> object:
 
 
 def encode_result(result: object, accept: str) -> tuple[bytes, str]:
-    """Return an answer's body and its content type: raw bytes as they are, else what the caller accepts."""
-    if MSGPACK in accept:
-        return _packed(result)
-    if isinstance(result, bytes):
-        return result, RAW
-    return msgspec.json.encode(result), JSON
+    """Return an answer's body and its content type: raw bytes as they are, else what the caller accepts.
+
+    Raises:
+        Internal: The answer cannot be written, as where it is nested too deep.
+    """
+    try:
+        if MSGPACK in accept:
+            return _packed(result)
+        if isinstance(result, bytes):
+            return result, RAW
+        return msgspec.json.encode(result), JSON
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Internal(f"the answer cannot be written: {type(error).__name__}: {error}") from error
 
 
 def decode_result(route: Route, body: bytes, content_type: str, type: object) -> object:

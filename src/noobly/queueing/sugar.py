@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TypeVar, Unpack, cast, overload
 
 from noobly.core.clock import Seconds, seconds
 from noobly.core.config import Config
+from noobly.core.errors import Conflict
 from noobly.core.lifecycle import Portable, Tasks
 from noobly.core.scope import Scope
 from noobly.core.waiting import awaited, slice_of
@@ -143,6 +145,12 @@ class QueueSugar(Portable, ABC):
     async def enqueue(self, queue: str, message: Value, **how: Unpack[Sending]) -> str:
         """Send a message and return its id; see ``send``."""
         return (await self.send(queue, message, **how)).id
+
+    async def unreceived(self, found: Sequence[Delivery[Value]]) -> None:
+        """Give back messages that did not reach who asked for them, to be delivered again at once."""
+        for one in found:
+            with suppress(Conflict):  # Its lease has ended, so it is back already.
+                await self.nack(one.queue, one.receipt, delay=0)
 
     async def clear(self, queue: str) -> int:
         """Delete all messages that nobody works on; see ``purge``."""

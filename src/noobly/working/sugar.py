@@ -23,7 +23,7 @@ from noobly.core.scope import Scope
 from noobly.core.waiting import slice_of
 from noobly.working import scripts
 from noobly.working.adding import key_of
-from noobly.working.driver import Beat, Bounds, Hold, State
+from noobly.working.driver import Beat, Bounds, Hold, State, Verdict
 from noobly.working.executing import Executor
 from noobly.working.handle import JobHandle
 from noobly.working.heart import Beating, Twin
@@ -241,6 +241,12 @@ class JobSugar(Portable, ABC):
             sweep_every=options.sweep_every,
         )
         return Worker(self, tasks, plan, twin=self.twin, executor=executor)
+
+    async def unclaimed(self, found: Sequence[Held]) -> None:
+        """Give back jobs that did not reach the worker that asked for them; these attempts do not count."""
+        released = [Settled(id=one.job.id, token=one.token, verdict=Verdict.RELEASE) for one in found]
+        if released:
+            await self.settle(found[0].job.queue, released)
 
     def _serve_scripts(self) -> None:
         """Run scripts in this process from now on, if the options want that."""
