@@ -11,13 +11,18 @@ import msgspec
 import pytest
 import pytest_asyncio
 from opentelemetry import trace
+from starlette.requests import Request
+from starlette.responses import Response
 
 from noobly.app import Noobly
 from noobly.caching import open_cache
-from noobly.core.errors import Internal
+from noobly.core.errors import Conflict, Internal, TooLarge
 from noobly.core.scope import Environment
+from noobly.server import idempotency
 from noobly.server.app import Application
 from noobly.server.auth import DevGuard
+from noobly.server.idempotency import Idempotency
+from noobly.server.incoming import LIMIT
 from noobly.settings import Instance, Server, Settings
 from noobly.testing import FakeClock
 
@@ -177,6 +182,15 @@ class TestErrors:
         assert "secret" not in answer.text
 
 
+def _post(key: str) -> Request:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": "/x", "query_string": b"", "headers": [], LIMIT: 100}
+    scope["headers"] = [(b"idempotency-key", key.encode())]
+    return Request(scope, receive)
+
+
 class TestIdempotencyKey:
     INCREMENT = "/v1/caching/default/increment"
 
@@ -221,6 +235,64 @@ class TestIdempotencyKey:
                     seen.append((await client.post(self.INCREMENT, json={"key": "n"}, headers=headers)).json())
                     clock.advance(6)
         assert seen == [1, 1, 2]
+
+    async def test_a_request_that_takes_long_is_under_way_all_the_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(idempotency, "_RENEWED_SECONDS", 0.01)
+        clock = FakeClock()
+        async with Noobly.open(settings=Settings(), environment=Environment(clock=clock)) as noobly:
+            moved, renewed, touch = asyncio.Event(), asyncio.Event(), noobly.caching.touch
+
+            async def slow(request: Request, _: tuple[str, ...]) -> Response:
+                await moved.wait()
+                return Response(b"done")
+
+            async def touched(key: str, ttl: float) -> bool:
+                renewed.set()
+                return await touch(key, ttl)
+
+            monkeypatch.setattr(noobly.caching, "touch", touched)
+            guarded = Idempotency(noobly.caching, 60).guard(slow)
+            first = asyncio.create_task(guarded(_post("one"), ()))
+            for _ in range(3):
+                renewed.clear()
+                clock.advance(40)
+                await asyncio.wait_for(renewed.wait(), 5)
+            with pytest.raises(Conflict, match="under way"):
+                await guarded(_post("one"), ())
+            moved.set()
+            assert (await first).body == b"done"
+
+    async def test_an_answer_that_is_too_long_to_keep_is_given_once(self, noobly: Noobly) -> None:
+        async def long(request: Request, _: tuple[str, ...]) -> Response:
+            return Response(b"1234")
+
+        guarded = Idempotency(noobly.caching, 60).guard(long, 3)
+        assert (await guarded(_post("one"), ())).body == b"1234"
+        with pytest.raises(Conflict, match="was not kept"):
+            await guarded(_post("one"), ())
+
+    async def test_a_cache_that_takes_no_answers_does_not_fail_the_request(
+        self,
+        client: httpx2.AsyncClient,
+        noobly: Noobly,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        async def full(*_: object, **__: object) -> None:
+            raise TooLarge("the value is too large")
+
+        monkeypatch.setattr(noobly.caching, "put", full)
+        answer = await client.post(self.INCREMENT, json={"key": "n"}, headers={"idempotency-key": "one"})
+        assert (answer.status_code, answer.json()) == (200, 1)
+        assert "was not kept" in caplog.text
+
+    async def test_what_can_be_taken_back_is_not_handed_out_again(
+        self, client: httpx2.AsyncClient, noobly: Noobly
+    ) -> None:
+        headers, body = {"idempotency-key": "one"}, {"queue": "q"}
+        await noobly.queueing.send("q", 1)
+        assert len((await client.post("/v1/queueing/default/receive", json=body, headers=headers)).json()) == 1
+        assert (await client.post("/v1/queueing/default/receive", json=body, headers=headers)).status_code == 409
 
     async def test_an_over_long_key(self, client: httpx2.AsyncClient) -> None:
         answer = await client.post(self.INCREMENT, json={"key": "n"}, headers={"idempotency-key": "x" * 256})

@@ -18,7 +18,7 @@ from noobly.core.public import Route, routes
 from noobly.core.wire import JSON, STREAM, encode_result, incoming
 from noobly.server.answers import Answer
 from noobly.server.attending import Attendance
-from noobly.server.idempotency import Idempotency
+from noobly.server.idempotency import KEPT_BYTES, Idempotency
 from noobly.server.incoming import REQUEST_ID, body
 from noobly.server.routes import ADMIT, Access, Endpoint, Handler
 from noobly.server.streaming import Streams
@@ -111,7 +111,8 @@ def _handler(portable: Portable, route: Route, idempotency: Idempotency, attenda
             await undo(result)
             raise
 
-    return answer if route.idempotent else idempotency.guard(answer)
+    # What can be taken back is good for once only.
+    return answer if route.idempotent else idempotency.guard(answer, 0 if route.undo else KEPT_BYTES)
 
 
 async def _nothing(_: object) -> None:
