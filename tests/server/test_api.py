@@ -16,8 +16,9 @@ from starlette.responses import Response
 
 from noobly.app import Noobly
 from noobly.caching import open_cache
-from noobly.core.errors import Conflict, Internal, TooLarge
+from noobly.core.errors import Conflict, Internal, NoRoute, TooLarge
 from noobly.core.scope import Environment
+from noobly.queueing import open_queues
 from noobly.server import idempotency
 from noobly.server.app import Application
 from noobly.server.auth import DevGuard
@@ -25,6 +26,8 @@ from noobly.server.idempotency import Idempotency
 from noobly.server.incoming import LIMIT
 from noobly.settings import Instance, Server, Settings
 from noobly.testing import FakeClock
+
+from ..serving import serving
 
 ENTRY = "/v1/caching/default/entry"
 SETTINGS = Settings(
@@ -148,8 +151,12 @@ class TestErrors:
         assert (await client.put(ENTRY, params={"key": "k"}, content=parts())).status_code == 413
 
     async def test_unknown_routes_and_methods(self, client: httpx2.AsyncClient) -> None:
-        assert (await client.get("/v1/caching/nowhere/entry")).status_code == 404
-        assert (await client.get("/v1/nothing")).status_code == 404
+        nowhere = await client.get("/v1/caching/nowhere/entry")
+        assert (nowhere.status_code, nowhere.json()["code"]) == (404, "no_route")
+        expected = "the server has no caching instance 'nowhere'; configured are default, sessions"
+        assert nowhere.json()["detail"] == expected
+        for path in ("/v1/nothing", "/v1/caching/default/nothing", "/v1/caching", "/nothing"):
+            assert (await client.get(path)).json()["detail"].startswith("there is no such route")
         wrong = await client.post(ENTRY)
         assert (wrong.status_code, wrong.headers["allow"], wrong.json()["status"]) == (
             405,
@@ -415,3 +422,17 @@ class TestLegacy:
         assert listed["data"][0]["hits"] == 2
         assert listed["data"][0]["lastHit"].endswith("Z")
         assert json.dumps(listed["data"]).count('"k0"') == 0
+
+
+async def test_a_remote_instance_that_is_not_there_is_not_an_empty_one(noobly: Noobly) -> None:
+    async with (
+        serving(Application(noobly, DevGuard())) as base,
+        open_cache(base, at="nope") as cache,
+        open_queues(base, at="nope") as queues,
+        open_cache(base, at="sessions") as there,
+    ):
+        assert await there.get("k", "nothing") == "nothing"
+        with pytest.raises(NoRoute, match="no caching instance 'nope'; configured are default, sessions"):
+            await cache.get("k")
+        with pytest.raises(NoRoute, match="no queueing instance 'nope'"):
+            await queues.dequeue("q")

@@ -202,3 +202,12 @@ async def test_keys_of_the_same_name_are_not_the_same_caller(tmp_path: Path) -> 
                     (await client.post("/v1/queueing/default/dequeue", json={"queue": "q"}, headers=headers)).json()
                 )
         assert got == [0, 1]
+
+
+async def test_without_a_key_nobody_learns_the_names_of_instances(served: Served) -> None:
+    for key, detail in (
+        (None, "the server has no caching instance 'nowhere'"),
+        (served.reader, "the server has no caching instance 'nowhere'; configured are default"),
+    ):
+        async with served.client({"x-api-key": key} if key else None) as client:
+            assert (await client.get("/v1/caching/nowhere/entry")).json()["detail"] == detail

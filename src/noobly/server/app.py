@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from noobly.app import Noobly
-from noobly.core.errors import Internal, InvalidArgument, NooblyError, NotFound
+from noobly.core.errors import Internal, InvalidArgument, NooblyError, NoRoute
 from noobly.core.journal import Journal
 from noobly.server.attending import Attendance, ending
 from noobly.server.auth import Guard, KeyGuard, Sessions, keyring
@@ -26,7 +26,7 @@ from noobly.server.metrics import metrics
 from noobly.server.native import native
 from noobly.server.pages import pages
 from noobly.server.problems import problem
-from noobly.server.routes import ADMIT, Endpoint, Match, Table
+from noobly.server.routes import ADMIT, Access, Endpoint, Match, Table
 from noobly.server.streaming import Streams
 
 _LOG = Journal("noobly.server")
@@ -64,6 +64,7 @@ class Application:
             *extra,
         ]
         self.table = Table([*endpoints, *pages(endpoints, noobly)])
+        self._instances = {service: frozenset(one.siblings) for service, one in noobly.services.items()}
         self._guard = guard
         self._meter = noobly.environment.meter
         self._body_limit = server.max_body_bytes
@@ -140,7 +141,23 @@ class Application:
             return problem(error, identity)
         if isinstance(found, Match):
             return found
-        return _no_route(request.method, found, identity, legacy_path=path.lower().startswith(PREFIX))
+        if not found:
+            return problem(NoRoute(self._missing(request, path)), identity)
+        return _wrong_method(request.method, found, identity, legacy_path=path.lower().startswith(PREFIX))
+
+    def _missing(self, request: Request, path: str) -> str:
+        """Say what is missing, and what there is instead as far as the caller may know it."""
+        service, _, instance = path.removeprefix("/v1/").partition("/")
+        known = self._instances.get(service, frozenset())
+        name = instance.partition("/")[0]
+        if not path.startswith("/v1/") or not known or not name or name in known:
+            return "there is no such route; /openapi.json lists them"
+        missing = f"the server has no {service} instance {name!r:.100}"
+        try:
+            self._guard.admit(request, Access(service, "read"))
+        except NooblyError:
+            return missing
+        return f"{missing}; configured are {', '.join(sorted(known))}"
 
     async def _respond(self, request: Request, match: Match) -> Response:
         endpoint, scope = match.endpoint, request.scope
@@ -181,10 +198,8 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-def _no_route(method: str, allowed: frozenset[str], identity: str, *, legacy_path: bool) -> Response:
-    """Refuse what no endpoint answers; the original answers 404 to a wrong method, too."""
-    if not allowed:
-        return problem(NotFound("there is no such route; /openapi.json lists them"), identity)
+def _wrong_method(method: str, allowed: frozenset[str], identity: str, *, legacy_path: bool) -> Response:
+    """Refuse what a path does not take; the original answers 404 then, too."""
     methods = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
     if method == "OPTIONS":
         return Response(status_code=204, headers={"allow": methods})
