@@ -198,3 +198,11 @@ async def test_messages_whose_answer_cannot_be_written_are_not_held(monkeypatch:
         answer = await client.post("/v1/queueing/default/receive", json={"queue": "q"})
         assert (answer.status_code, answer.json()["code"]) == (500, "internal")
         assert [one.value for one in await noobly.queueing.receive("q")] == [1]
+
+
+async def test_a_client_waits_for_what_takes_long_by_its_arguments() -> None:
+    async with quick() as (noobly, _, client), open_queues(str(client.base_url), timeout=0.1) as there:
+        for number in range(4):
+            await noobly.queueing.send("q", number)
+        moved = await there.move("q", "other", rate=10)
+        assert moved.moved == 4

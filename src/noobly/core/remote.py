@@ -126,7 +126,9 @@ def _bound(service: str, route: Route, caller: Caller, layers: Sequence[Layer]) 
     async def follow(prepared: Outgoing) -> object:
         return await caller.follow(service, route, prepared)
 
-    declared = Operation(service=service, name=route.name, idempotent=route.idempotent, waits=route.waits)
+    declared = Operation(
+        service=service, name=route.name, idempotent=route.idempotent, waits=route.waits, lasts=route.lasts
+    )
     return wrap(declared, caller, follow if route.streams else call, layers)
 
 

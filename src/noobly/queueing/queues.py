@@ -289,7 +289,7 @@ class Queues(QueueSugar):
         found = await self._driver.peek(names.dead(queue), count(skip, "skip", 0, 1_000_000), max)
         return [self._packer.dead_letter(queue, one) for one in found]
 
-    @public("POST", "redrive", permission="admin", waits=True)
+    @public("POST", "redrive", permission="admin", lasts=True)
     async def redrive(
         self, queue: str, *, error: str = "", to: str | None = None, max: int = 1000, rate: float | None = None
     ) -> Redriven:
@@ -306,7 +306,7 @@ class Queues(QueueSugar):
         target = names.check(to if to is not None else queue)
         return await self._redrive.run(names.dead(queue), target, error, max, rate)
 
-    @public("POST", "move", permission="admin", waits=True)
+    @public("POST", "move", permission="admin", lasts=True)
     async def move(self, queue: str, to: str, *, max: int = 1000, rate: float | None = None) -> Redriven:
         """Send messages of one queue to another instead; see ``redrive``."""
         return await self._redrive.run(names.check(queue), names.check(to), "", max, rate)

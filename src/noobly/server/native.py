@@ -100,7 +100,7 @@ def _handler(portable: Portable, route: Route, idempotency: Idempotency, attenda
         if route.absent is not None:
             arguments[route.absent] = _ABSENT
         call = functools.partial(method, **arguments)
-        result = await (attendance.attend(call, request.receive, undo) if route.waits else call())
+        result = await (attendance.attend(call, request.receive, undo) if route.waits or route.lasts else call())
         if result is _ABSENT:
             raise NotFound(f"{route.name}: there is nothing under {arguments.get('key', 'this name')!r}")
         if route.returns is NoneType:
