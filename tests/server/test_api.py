@@ -122,6 +122,7 @@ class TestErrors:
             ({"key": "k", "ttl": "soon"}, "ttl"),
             ({"key": "k", "ttl": "nan"}, "ttl must be more than 0"),
             ({"key": "k", "tll": "1"}, "no argument 'tll'"),
+            ({"k" * 300: "1"}, f"no argument '{'k' * 100}'"),
             ({}, "needs key"),
             ({"key": ["a", "b"]}, "given 2 times"),
         ],
@@ -130,6 +131,58 @@ class TestErrors:
         answer = await client.put(ENTRY, params=query, json=1)
         assert answer.status_code == 400
         assert message in answer.json()["detail"]
+
+    @pytest.mark.parametrize("query", ["key=%ff%fe", "key=k&ttl=%C3%28"])
+    async def test_a_query_that_is_not_utf_8(self, client: httpx2.AsyncClient, query: str) -> None:
+        answer = await client.put(f"{ENTRY}?{query}", json=1)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
+        assert "not percent-encoded UTF-8" in answer.json()["detail"]
+
+    @pytest.mark.parametrize(
+        ("path", "body", "message"),
+        [
+            ("working/default/add", {"jobs": [{"task": "t", "dely": 60}]}, "`dely` - at `$[0]`; did you mean delay?"),
+            (
+                "working/default/add",
+                {"jobs": [{"task": "t", "after": [{"task": "t", "retrys": 1}]}]},
+                "`retrys` - at `$[0].after[0]`; did you mean retries?",
+            ),
+            (
+                "queueing/default/send-many",
+                {"queue": "q", "messages": [{"value": 1, "prio": 1}]},
+                "unknown field `prio`",
+            ),
+            ("measuring/default/add-many", {"samples": [{"name": "m", "value": 1, "z" * 300: 1}]}, f"`{'z' * 100}`"),
+            ("logging/default/records", {"records": [{"message": "m", "levle": "info"}]}, "did you mean level?"),
+            ("working/default/claim", {"queue": "q", "worker": "w", "bounds": {"runing": 1}}, "did you mean running?"),
+        ],
+    )
+    async def test_unknown_fields_are_refused_at_every_depth(
+        self, client: httpx2.AsyncClient, path: str, body: dict[str, object], message: str
+    ) -> None:
+        answer = await client.post(f"/v1/{path}", json=body)
+        assert answer.status_code == 400
+        assert message in answer.json()["detail"]
+
+    async def test_an_empty_queue_says_so(self, client: httpx2.AsyncClient) -> None:
+        answer = await client.post("/v1/queueing/default/dequeue", json={"queue": "orders"})
+        assert answer.json()["detail"] == "dequeue: there is nothing under the queue 'orders'"
+
+    @pytest.mark.parametrize(
+        ("operation", "body"),
+        [
+            ("report", {"id": "x", "lines": ["line"] * 1001}),
+            ("beat", {"queue": "q", "holds": [{"id": "x", "token": "t"}] * 1001}),
+            ("settle", {"queue": "q", "attempts": [{"id": "x", "token": "t", "verdict": "failed"}] * 1001}),
+        ],
+    )
+    async def test_so_many_at_once_and_no_more(self, operation: str, body: dict[str, object]) -> None:
+        async with Noobly.open(settings=Settings()) as noobly:
+            transport = httpx2.ASGITransport(app=Application(noobly, DevGuard()))
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                answer = await client.post(f"/v1/working/default/{operation}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert "1000 is the most" in answer.json()["detail"]
 
     async def test_bad_bodies(self, client: httpx2.AsyncClient) -> None:
         json_type = {"content-type": "application/json"}

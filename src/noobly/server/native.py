@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from types import NoneType
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
@@ -15,7 +14,7 @@ from noobly.app import Noobly
 from noobly.core.errors import Internal, NotFound
 from noobly.core.lifecycle import Portable
 from noobly.core.public import Route, routes
-from noobly.core.wire import JSON, STREAM, encode_result, incoming
+from noobly.core.wire import JSON, STREAM, encode_result, incoming, query_of
 from noobly.server.answers import Answer
 from noobly.server.attending import Attendance
 from noobly.server.idempotency import KEPT_BYTES, Idempotency
@@ -93,6 +92,7 @@ def native(noobly: Noobly, idempotency: Idempotency, streams: Streams, attendanc
 
 def _handler(portable: Portable, route: Route, idempotency: Idempotency, attendance: Attendance) -> Handler:
     method: Callable[..., Awaitable[object]] = getattr(portable, route.name)
+    subject = route.params[0].name if route.params else ""
     undo: Callable[[object], Awaitable[None]] = getattr(portable, route.undo) if route.undo else _nothing
 
     async def answer(request: Request, _: tuple[str, ...]) -> Response:
@@ -102,7 +102,7 @@ def _handler(portable: Portable, route: Route, idempotency: Idempotency, attenda
         call = functools.partial(method, **arguments)
         result = await (attendance.attend(call, request.receive, undo) if route.waits or route.lasts else call())
         if result is _ABSENT:
-            raise NotFound(f"{route.name}: there is nothing under {arguments.get('key', 'this name')!r}")
+            raise NotFound(f"{route.name}: there is nothing under the {subject} {arguments.get(subject)!r}")
         if route.returns is NoneType:
             return Response(status_code=204)
         try:
@@ -134,8 +134,7 @@ def _streamer(portable: Portable, route: Route, streams: Streams, access: Access
 
 async def _arguments(route: Route, request: Request) -> dict[str, object]:
     sent = await body(request) if route.body is not None or route.verb == "POST" else b""
-    query = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
-    return incoming(route, query, sent, request.headers.get("content-type", ""))
+    return incoming(route, query_of(request.scope["query_string"]), sent, request.headers.get("content-type", ""))
 
 
 def _describer(service: str, instance: str, portable: Portable) -> Handler:
