@@ -254,7 +254,8 @@ class JobSugar(Portable, ABC):
         if not count or (self._scripts is not None and not self._scripts.done()):
             return
         found = Tasks()
-        found.add(Task(scripts.TASK, scripts.run, Rules(queue=scripts.QUEUE, execution=Execution.PROCESS)))
+        rules = Rules(queue=scripts.QUEUE, execution=Execution.PROCESS, timeout=self.options.script_timeout)
+        found.add(Task(scripts.TASK, scripts.run, rules))
         executor = scripts.ScriptExecutor(count, self.report, self.options.activities)
         worker = self._worker(found, None, count, 1.0, None, executor)
         self._scripts = self._background.spawn(worker.run(), "noobly scripts")
