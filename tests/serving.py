@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -17,6 +18,11 @@ from noobly.server.auth import KeyGuard, Sessions
 from noobly.server.keys import Keyring, StaticKeys
 from noobly.settings import Instance, Settings
 from noobly.testing import free_port
+
+
+def here() -> dict[str, str]:
+    """Return the environment of commands that run the same code as the tests, and know nothing else of theirs."""
+    return {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
 
 
 @asynccontextmanager

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from noobly.cli_bench import bench_app
+from noobly.cli_jobs import jobs_app
 from noobly.cli_logs import logs_app
 from noobly.cli_queues import queues_app
 from noobly.cli_reach import Config, Json
-from noobly.cli_show import complain, show, show_json, show_table, write
+from noobly.cli_show import complain, exit_code, show, show_json, show_table, write
 from noobly.cli_worker import worker
 from noobly.core.errors import InvalidArgument, NooblyError
 
@@ -48,6 +49,7 @@ app.command(config_app)
 app.command(keys_app)
 app.command(logs_app)
 app.command(queues_app)
+app.command(jobs_app)
 app.command(bench_app)
 app.command(worker)
 app.register_install_completion_command(help="Install the completion of commands for this shell.")
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = app(arguments, result_action="return_int_as_exit_code_else_zero")
     except NooblyError as error:
         complain(error)
-        return 2 if isinstance(error, InvalidArgument) else 1
+        return exit_code(error)
     return int(code)
 
 

@@ -1,4 +1,4 @@
-"""``noobly queues``: look at queues, empty them, and move messages."""
+"""``noobly queues``: look at queues, hold them back, empty them, and move messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Yes = Annotated[bool, Parameter(help="Do it without asking.")]
 _STEP = 1000
 _SPARE = 10.0
 
-queues_app = App(name="queues", help="Look at queues, empty them, and move messages.")
+queues_app = App(name="queues", help="Look at queues, hold them back, empty them, and move messages.")
 
 
 @queues_app.command(name="list")
@@ -88,6 +88,28 @@ def purge(
         if not yes and not _sure(f"Delete {waiting} messages of queue {queue!r}?"):
             return
         write(f"Deleted {await queues.purge(queue)} messages of queue {queue!r}.")
+
+    run("queueing", reach("queueing", place), work)
+
+
+@queues_app.command
+def pause(queue: Queue, /, *, place: Place = DEFAULT) -> None:
+    """Deliver no more messages of a queue to anybody."""
+
+    async def work(queues: Queues) -> None:
+        await queues.pause(queue)
+        write(f"Queue {queue!r} is held back; `noobly queues resume` lets it go on.")
+
+    run("queueing", reach("queueing", place), work)
+
+
+@queues_app.command
+def resume(queue: Queue, /, *, place: Place = DEFAULT) -> None:
+    """Deliver messages of a queue again."""
+
+    async def work(queues: Queues) -> None:
+        await queues.resume(queue)
+        write(f"Queue {queue!r} goes on.")
 
     run("queueing", reach("queueing", place), work)
 

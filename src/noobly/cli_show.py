@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from noobly.core.errors import ConfigError, NooblyError
+from noobly.core.errors import ConfigError, InvalidArgument, NooblyError
 
 if TYPE_CHECKING:
     import msgspec
@@ -61,6 +61,13 @@ def complain(error: NooblyError, where: str = "") -> None:
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     kind = "settings" if isinstance(error, ConfigError) else error.code
     sys.stderr.write(f"noobly: {where}{kind}: {error.message}{notes}\n")
+
+
+def exit_code(error: NooblyError | None) -> int:
+    """Return how a command ends: 0, 1 for a failure, 2 for wrong settings or arguments."""
+    if error is None:
+        return 0
+    return 2 if isinstance(error, InvalidArgument) else 1
 
 
 @contextmanager

@@ -105,6 +105,22 @@ async def test_a_cut_connection_gives_everything_back(url: str, proxy: TcpProxy)
         assert 3 in await drained(queues, "q")
 
 
+async def test_an_acknowledgement_whose_answer_is_lost_is_no_conflict(url: str, proxy: TcpProxy) -> None:
+    impatient = {"stall_timeout": 1.0, "attempts": 1, "breaker_failures": 1000}
+    async with open_queues(_through(proxy, url), **impatient) as queues, open_queues(url) as other:
+        await queues.send("q", 1)
+        held = await one(queues, "q")
+        proxy.blackhole()
+        with pytest.raises(Unavailable):
+            await queues.ack("q", held.receipt)
+        await proxy.cut()
+        for call in (queues.ack, queues.nack, queues.reject):
+            with pytest.raises(Unavailable):
+                await call("q", held.receipt)
+        again = await one(other, "q", wait=LATE)  # Here it had not arrived.
+        assert (again.value, again.deliveries) == (1, 2)
+
+
 async def test_a_receiver_waits_through_a_cut(url: str, proxy: TcpProxy) -> None:
     async with open_queues(_through(proxy, url), breaker_failures=1000) as queues, open_queues(url) as other:
         await other.send("q", 1)
@@ -125,6 +141,22 @@ async def test_a_receiver_waits_through_a_cut(url: str, proxy: TcpProxy) -> None
         consuming.cancel()
         await asyncio.wait([consuming])
         assert set(values) == {1, 2}
+
+
+async def test_another_node_is_asked_when_one_goes(url: str, proxy: TcpProxy) -> None:
+    host, port = url.partition("://")[2].partition("?")[0].split(":")
+    async with TcpProxy(host, int(port)) as second:
+        nodes = f"{proxy.host}:{proxy.port},{second.host}:{second.port}"
+        async with open_queues(f"rabbitmq://{nodes}?{url.partition('?')[2]}", breaker_failures=1000) as queues:
+            await queues.send("q", 1)
+            assert second.open == 0
+            await proxy.cut()
+            await _insist(queues, 2)
+            assert {1, 2} <= set(await drained(queues, "q"))
+            proxy.restore()
+            await second.cut()
+            await _insist(queues, 3)
+            assert 3 in await drained(queues, "q")
 
 
 async def test_a_silent_connection_is_given_up(url: str, proxy: TcpProxy) -> None:

@@ -149,8 +149,8 @@ class TestErrors:
             ),
             (
                 "queueing/default/send-many",
-                {"queue": "q", "messages": [{"value": 1, "prio": 1}]},
-                "unknown field `prio`",
+                {"queue": "q", "messages": [{"message": 1, "prio": 1}]},
+                "unknown field `prio` - at `$[0]`",
             ),
             ("measuring/default/add-many", {"samples": [{"name": "m", "value": 1, "z" * 300: 1}]}, f"`{'z' * 100}`"),
             ("logging/default/records", {"records": [{"message": "m", "levle": "info"}]}, "did you mean level?"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect
 from noobly.app import Noobly
 from noobly.core.errors import Internal, RateLimited
 from noobly.core.events import OperationFinished
+from noobly.core.wire import encode_result
 from noobly.queueing import open_queues
 from noobly.server import attending, native
 from noobly.server.app import Application, build
@@ -186,6 +188,19 @@ async def test_what_reached_nobody_is_there_for_others_at_once() -> None:
         (held,) = await noobly.working.claim("default", "other")
         assert held.job.attempts == 1
         await noobly.working.unclaimed([])
+
+
+async def test_a_deeply_nested_answer_is_written_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def deep(result: object, accept: str) -> tuple[bytes, str]:
+        if threading.current_thread() is threading.main_thread():
+            raise Internal("the answer cannot be written: RecursionError")
+        return encode_result(result, accept)
+
+    async with quick() as (noobly, _, client):
+        await noobly.queueing.send("q", 1)
+        monkeypatch.setattr(native, "encode_result", deep)
+        answer = await client.post("/v1/queueing/default/receive", json={"queue": "q"})
+        assert [one["value"] for one in answer.json()] == [1]
 
 
 async def test_messages_whose_answer_cannot_be_written_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
@@ -19,7 +18,7 @@ from noobly.queueing import Outbound, Queues, open_queues
 from noobly.queueing.migrating import connected
 from noobly.testing import private_or_skip, server_or_skip
 
-from ..serving import served
+from ..serving import here, served
 
 KEY = "a-key-of-the-queues-tests"
 
@@ -36,7 +35,7 @@ class Shell:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "noobly", *arguments, *self.reach),
             cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "QUEUES_KEY": KEY},
+            env={**here(), "QUEUES_KEY": KEY},
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -102,6 +101,16 @@ async def test_looking(shell: Shell) -> None:
     (letter,) = await shell.json("peek", "orders", "--dead")  # type: ignore[misc]
     assert (letter["origin"], letter["last_error"]) == ("orders", "no such customer")
     assert await shell.queues.size("orders") == 2
+
+
+async def test_holding_back(shell: Shell) -> None:
+    await shell.queues.send("orders", 1)
+    assert (await shell.queue("pause", "orders"))[:2] == (
+        *(0, "Queue 'orders' is held back; `noobly queues resume` lets it go on.\n"),
+    )
+    assert await shell.queues.receive("orders") == []
+    assert (await shell.queue("resume", "orders"))[:2] == (0, "Queue 'orders' goes on.\n")
+    assert len(await shell.queues.receive("orders", wait=2)) == 1
 
 
 async def test_emptying_asks_first(shell: Shell) -> None:

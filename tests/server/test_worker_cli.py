@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from noobly.testing import eventually, private_or_skip
 from noobly.working import Jobs, State, open_jobs
 
-from ..serving import served
+from ..serving import here, served
 
 KEY = "a-key-of-the-worker-tests"
 PATIENCE = 40
 SHOP = """
 import asyncio
+import logging
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from noobly import Tasks
@@ -45,6 +51,25 @@ async def until(file: str) -> str:
     while not Path(file).exists():
         await asyncio.sleep(0.02)
     return file
+
+
+@tasks.task()
+def sleepy(file: str) -> None:
+    Path(f"{file}.began").touch()
+    time.sleep(600)
+
+
+@tasks.task()
+async def stubborn(file: str) -> None:
+    Path(f"{file}.began").touch()
+    while True:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(600)
+
+
+@tasks.task()
+async def talk(_: None) -> None:
+    logging.getLogger("shop").info("a word")
 """
 
 
@@ -74,7 +99,7 @@ async def worker(folder: Path, *arguments: str, ready: str = "working on") -> As
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "noobly", "worker", *arguments),
         cwd=folder,
-        env={"PATH": os.environ["PATH"], "WORKER_KEY": KEY, "PYTHONDONTWRITEBYTECODE": "1"},
+        env={**here(), "WORKER_KEY": KEY, "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -188,6 +213,30 @@ class TestEnding:
             assert await handle.result(PATIENCE) == str(shop / "done")
         assert ((await handle.job()).attempts, (await handle.job()).stalls) == (1, 0)
 
+    @pytest.mark.parametrize("task", ["sleepy", "stubborn"])
+    async def test_a_handler_that_does_not_end_is_left(self, shop: Path, jobs: Jobs, task: str) -> None:
+        handle = await jobs.enqueue(task, str(shop / "done"))
+        async with worker(shop, "shop:tasks", "--grace", "0.1") as running:
+            await eventually((shop / "done.began").exists, PATIENCE)
+            running.process.terminate()
+            assert await running.ended() == 0
+            await eventually(running.tells("some handlers run on"), PATIENCE)
+        job = await handle.job()
+        assert (job.state, job.attempts, job.stalls) == (State.QUEUED, 0, 0)
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    async def test_a_second_signal_takes_the_grace_away(self, shop: Path, jobs: Jobs, number: int) -> None:
+        handle = await jobs.enqueue("until", str(shop / "done"))
+        async with worker(shop, "shop:tasks", "--grace", "600") as running:
+            await eventually((shop / "done.began").exists, PATIENCE)
+            running.process.send_signal(number)
+            await asyncio.wait([asyncio.ensure_future(running.process.wait())], timeout=0.2)
+            assert running.process.returncode is None
+            running.process.send_signal(number)
+            assert await running.ended() == 0
+        job = await handle.job()
+        assert (job.state, job.attempts, job.stalls) == (State.QUEUED, 0, 0)
+
     async def test_what_a_killed_worker_had_runs_elsewhere(self, shop: Path, jobs: Jobs) -> None:
         handle = await jobs.enqueue("until", str(shop / "done"))
         async with worker(shop, "shop:tasks") as killed, worker(shop, "shop:tasks", "--queues", "mail"):
@@ -224,6 +273,44 @@ class TestReloading:
             (shop / "stock.py").write_text(SHOP)
             await eventually(running.tells("working on"), PATIENCE)
             assert "Traceback" not in running.said
+
+
+class TestObserving:
+    async def test_metrics(self, shop: Path, jobs: Jobs) -> None:
+        async with worker(shop, "shop:tasks", "--metrics", "0") as running:
+            assert await (await jobs.enqueue("greet", "Ada")).result(PATIENCE) == "hello Ada"
+            found = re.search(r"metrics are at (http://127\.0\.0\.1:\d+)/metrics", running.said)
+            assert found is not None
+            async with httpx2.AsyncClient(base_url=found[1], trust_env=False) as client:
+                text = (await client.get("/metrics")).text
+                assert (await client.get("/health/live")).json() == {"status": "live"}
+                assert (await client.get("/v1/caching/default/get")).status_code == 404
+            running.process.terminate()
+            assert await running.ended() == 0
+        assert 'noobly_job_duration_seconds_count{instance="default",queue="default",task="greet"' in text
+
+    async def test_an_address_that_is_in_use(self, shop: Path) -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = f":{taken.getsockname()[1]}"
+            async with worker(shop, "shop:tasks", "--metrics", address, ready="cannot listen") as running:
+                assert await running.ended() == 1
+        async with worker(shop, "shop:tasks", "--metrics", "here", ready="HOST:PORT") as running:
+            assert await running.ended() == 2
+
+    async def test_what_a_program_logs(self, shop: Path, jobs: Jobs) -> None:
+        async with worker(shop, "shop:tasks") as running:
+            await (await jobs.enqueue("talk")).wait(PATIENCE)
+            await eventually(running.tells("INFO shop: a word\n"), PATIENCE)
+
+    async def test_a_program_that_has_set_up_logging_itself(self, shop: Path, jobs: Jobs) -> None:
+        text = SHOP + 'logging.basicConfig(format="%(message)s, said the shop", level=logging.INFO)\n'
+        (shop / "shop.py").write_text(text)
+        async with worker(shop, "shop:tasks") as running:
+            await (await jobs.enqueue("talk")).wait(PATIENCE)
+            await eventually(running.tells("a word, said the shop\n"), PATIENCE)
+        assert running.said.count("a word") == 1
 
 
 @pytest.mark.parametrize(

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from typing import cast
+from typing import Any
 
 import aio_pika
 import pytest
 import trustme
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aio_pika.abc import AbstractChannel, AbstractQueue
 
 from noobly.core.clock import fresh_id
 from noobly.core.config import Secret
-from noobly.core.errors import ConfigError, InvalidArgument, MissingDependency, Unauthenticated, Unavailable
-from noobly.queueing import Queues, names, open_queues
-from noobly.queueing.driver import Posted
-from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, credentials
-from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
-from noobly.queueing.providers._rabbitmq_messages import Letter, pack, unpack
-from noobly.queueing.providers._rabbitmq_names import STEPS, Places, step_for
-from noobly.queueing.providers._rabbitmq_tap import Tap
-from noobly.testing import FakeClock, eventually, free_port, private_or_skip, server_or_skip
+from noobly.core.errors import ConfigError, InvalidArgument, Unauthenticated, Unavailable
+from noobly.queueing import Outbound, Queues, names, open_queues
+from noobly.queueing.providers import _rabbitmq_receiving, _rabbitmq_roll, _rabbitmq_sending, rabbitmq
+from noobly.queueing.providers._rabbitmq_link import RabbitLink
+from noobly.queueing.providers._rabbitmq_names import Places
+from noobly.testing import eventually, free_port, private_or_skip, server_or_skip
 from noobly.testing.queueing.theme import LONG, PATIENCE, drained, one
 
 from ..rabbit import swept
@@ -56,142 +54,6 @@ def _namespace(url: str) -> str:
     return url.partition("namespace=")[2]
 
 
-class TestNames:
-    places = Places("n", 50)
-
-    @pytest.mark.parametrize("queue", ["a", "a.dead", "A:b-c_d.e", "x" * 120])
-    def test_plain_names_are_kept(self, queue: str) -> None:
-        assert self.places.name(queue) == f"n.{queue}"
-
-    @pytest.mark.parametrize("queue", ["a b", "#", "a#32", "ä", "x" * 121, "鍵" * 200, "\x00", "a/b", "~", "🦊.dead"])
-    def test_others_are_hashed_and_meet_no_plain_one(self, queue: str) -> None:
-        name = self.places.name(queue)
-        assert name.startswith("n.#")
-        assert len(name) == 35
-
-    def test_delay_queues_meet_no_other_queue(self) -> None:
-        delays = {self.places.delay(queue, step).name for queue in ("a", "a#32") for step in STEPS}
-        assert len(delays) == 2 * len(STEPS)
-        assert not delays & {self.places.name(queue) for queue in ("a", "a#32", "a#128")}
-
-    def test_what_is_given_up_goes_to_the_dead_letters_and_these_stay(self) -> None:
-        assert self.places.main("a").arguments["x-dead-letter-routing-key"] == "n.a.dead"
-        assert self.places.main("a").arguments["x-delivery-limit"] == 50
-        assert "x-dead-letter-exchange" not in self.places.main("a.dead").arguments
-        assert self.places.main("a.dead").arguments["x-delivery-limit"] == 1_000_000_000
-
-    @pytest.mark.parametrize(
-        ("seconds", "step"),
-        [(0.0001, 32), (0.032, 32), (0.127, 32), (0.128, 128), (2.0, 512), (2.048, 2048), (1e9, 2_147_483_648)],
-    )
-    def test_a_delay_takes_its_longest_step_first(self, seconds: float, step: int) -> None:
-        assert step_for(seconds) == step
-
-    def test_no_time_to_live_is_longer_than_the_server_takes(self) -> None:
-        assert max(int(self.places.delay("a", step).arguments["x-expires"]) for step in STEPS) < 2**32
-
-
-class _Incoming:
-    """A message as it comes from the server."""
-
-    def __init__(self, message: aio_pika.Message, **headers: object) -> None:
-        self.body, self.message_id, self.timestamp = message.body, message.message_id, message.timestamp
-        self.headers = {**message.headers, **headers}
-
-    def letter(self) -> Letter:
-        return unpack(cast(AbstractIncomingMessage, self))
-
-
-class TestLetters:
-    posted = Posted(
-        id="i", body=b"\x00b", headers="{}", first_error="f\x00", last_error="l\ud800", attempts=3, died_at=1.5
-    )
-
-    def test_a_letter_comes_as_it_went(self) -> None:
-        letter = _Incoming(
-            pack(Letter(message=self.posted, sent_at=1_700_000_000.125, deliveries=2, due=9.25))
-        ).letter()
-        assert (letter.sent_at, letter.deliveries, letter.due) == (1_700_000_000.125, 2, 9.25)
-        message = letter.message
-        assert (message.id, message.body, message.headers) == ("i", b"\x00b", "{}")
-        assert (message.first_error, message.last_error) == ("f\x00", "l?")
-        assert (message.attempts, message.died_at) == (3, 1.5)
-
-    def test_a_foreign_message_has_an_id_that_stays(self) -> None:
-        first, second = (_Incoming(aio_pika.Message(b"{}")).letter() for _ in range(2))
-        assert first.message.id == second.message.id != ""
-        assert (first.sent_at, first.message.headers) == (0.0, "")
-
-    def test_headers_of_another_type_are_not_taken(self) -> None:
-        foreign = {"noobly-deliveries": "many", "noobly-headers": 5, "noobly-due": True, "x-death": "?"}
-        letter = _Incoming(aio_pika.Message(b""), **foreign).letter()
-        assert (letter.deliveries, letter.message.headers, letter.due) == (0, "", 0.0)
-
-
-class _Tap:
-    held = 0
-    closed = False
-
-
-async def test_a_lease_ends_by_the_clock_and_no_extension_outlasts_the_bound() -> None:
-    clock, ended = FakeClock(1000.0), list[Hold]()
-    holds, tap = Holds(clock, 100.0, ended.append), _Tap()
-    incoming, letter = cast(AbstractIncomingMessage, None), Letter(message=Posted(id="i", body=b""), sent_at=0.0)
-    hold = Hold("q", cast(Tap, tap), incoming, letter)
-    holds.add(hold, 10.0)
-    assert (tap.held, holds.count("q"), holds.count("other")) == (1, 1, 0)
-    assert not holds.extend("other", hold.receipt, 60.0)
-    clock.advance(9.0)
-    assert holds.extend("q", hold.receipt, 200.0)
-    clock.advance(90.9)
-    assert holds.count("q") == 1
-    clock.advance(0.1)
-    assert holds.take("q", hold.receipt) is None
-    assert holds.count("q") == 0
-
-
-async def test_a_lease_that_ends_is_given_back_once() -> None:
-    clock, ended = FakeClock(1000.0), list[Hold]()
-    holds, tap = Holds(clock, 100.0, ended.append), _Tap()
-    incoming, letter = cast(AbstractIncomingMessage, None), Letter(message=Posted(id="i", body=b""), sent_at=0.0)
-    hold = Hold("q", cast(Tap, tap), incoming, letter)
-    holds.add(hold, 0.02)
-    clock.advance(0.02)
-    await eventually(lambda: ended)
-    assert (ended, tap.held) == ([hold], 0)
-
-
-class TestOptions:
-    def test_guest_is_for_this_machine(self) -> None:
-        assert credentials(RabbitmqConfig()) == ("guest", "guest")
-        for config in (RabbitmqConfig(host="mq.example.org"), RabbitmqConfig(username="ada")):
-            with pytest.raises(ConfigError, match="password"):
-                credentials(config)
-
-    @pytest.mark.parametrize("options", [{"namespace": "a.b"}, {"heartbeat": 0}, {"longest_lease": 0}, {"nope": 1}])
-    async def test_wrong_ones_are_refused(self, options: dict[str, object]) -> None:
-        with pytest.raises(ConfigError):
-            async with open_queues("rabbitmq://localhost", **options):
-                pass
-
-    async def test_a_password_in_the_url_is_refused_and_not_shown(self) -> None:
-        with pytest.raises(ConfigError) as error:
-            async with open_queues("rabbitmq://ada:s3cret@localhost"):
-                pass
-        assert "s3cret" not in str(error.value)
-
-    async def test_a_missing_package_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import sys
-
-        for module in [name for name in sys.modules if name.startswith("noobly.queueing.providers.")]:
-            if "rabbitmq" in module:
-                monkeypatch.delitem(sys.modules, module)
-        monkeypatch.setitem(sys.modules, "aio_pika", None)
-        with pytest.raises(MissingDependency, match=r"noobly\[rabbitmq\]"):
-            async with open_queues("rabbitmq://localhost"):
-                pass
-
-
 async def _consumers(channel: AbstractChannel, name: str) -> int | None:
     return (await channel.declare_queue(name, passive=True)).declaration_result.consumer_count
 
@@ -220,19 +82,34 @@ class TestConnecting:
 @pytest.mark.servers
 class TestQueues:
     async def test_a_lease_longer_than_the_server_bears(self, url: str) -> None:
-        async with open_queues(url, longest_lease=5) as queues:
-            with pytest.raises(InvalidArgument, match="longest_lease"):
+        async with open_queues(url, longest_lease=5, lease=5) as queues:
+            with pytest.raises(InvalidArgument, match="rabbitmq holds a message for 5 seconds at most"):
                 await queues.receive("q", lease=6)
             await queues.send("q", 1)
-            assert (await one(queues, "q", lease=5)).value == 1
+            held = await one(queues, "q", lease=5)
+            with pytest.raises(InvalidArgument, match="5 seconds at most"):
+                await queues.extend("q", held.receipt, 6)
+            await queues.ack("q", held.receipt)
+        with pytest.raises(ConfigError, match="set a shorter lease"):
+            async with open_queues(url, longest_lease=5):
+                pass
 
     async def test_a_message_is_held_no_longer_than_the_bound(self, url: str) -> None:
         async with open_queues(url, longest_lease=0.5, lease=0.5) as queues:
             await queues.send("q", 1)
             held = await one(queues, "q", lease=0.5)
-            await queues.extend("q", held.receipt, 60)
+            for _ in range(3):
+                await queues.extend("q", held.receipt)  # As a heartbeat does.
             assert (await one(queues, "q", lease=0.5)).deliveries == 2
             assert await queues.ack_many("q", [held.receipt]) == [False]
+
+    async def test_messages_move_where_leases_are_short(self, url: str) -> None:
+        async with open_queues(url, longest_lease=5, lease=5) as queues:
+            await queues.send("q", 1)
+            assert (await queues.move("q", "to")).moved == 1
+            await queues.reject("to", (await one(queues, "to", lease=5)).receipt)
+            assert (await queues.redrive("to", to="q")).moved == 1
+            assert await queues.dequeue("q") == 1
 
     async def test_a_message_of_another_program(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         await queues.send("q", 1)
@@ -253,6 +130,17 @@ class TestQueues:
         assert (message.body, message.message_id, message.delivery_mode) == (b'{"a":1}', sent.id, 2)
         await message.ack()
 
+    async def test_a_dead_letter_of_another_program(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
+        await queues.send("q", 1)
+        await queues.dequeue("q")
+        foreign = aio_pika.Message(b"{}", headers={"trace": "abc"}, correlation_id="c", content_type="application/json")
+        await channel.default_exchange.publish(foreign, f"{_namespace(url)}.q")
+        await queues.reject("q", (await one(queues, "q")).receipt, reason="bad")
+        dead = await (await channel.get_queue(f"{_namespace(url)}.q.dead")).get(timeout=PATIENCE)
+        assert (dead.correlation_id, dead.content_type) == ("c", "application/json")
+        assert (dead.headers["trace"], dead.headers["noobly-last-error"]) == ("abc", "bad")
+        await dead.ack()
+
     async def test_looking_makes_no_queue(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         assert await queues.receive("q", wait=0.1) == []
         assert (await queues.stats("q")).ready == 0
@@ -267,10 +155,78 @@ class TestQueues:
             await other.send("q", 1)
             assert [each.value for each in await waiting] == [1]
 
+    async def test_all_who_wait_for_a_queue_look_for_it_together(
+        self, queues: Queues, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks, channel = 0, RabbitLink.channel
+
+        async def counted(link: RabbitLink, *, confirms: bool = False) -> AbstractChannel:
+            nonlocal looks
+            looks += 1
+            return await channel(link, confirms=confirms)
+
+        monkeypatch.setattr(RabbitLink, "channel", counted)
+        assert await asyncio.gather(*(queues.receive("q", wait=1.0) for _ in range(20))) == [[]] * 20
+        assert 1 <= looks <= 5
+
+    async def test_who_waits_is_woken_by_the_first_message_from_this_process(
+        self, queues: Queues, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for module in (rabbitmq, _rabbitmq_receiving):
+            monkeypatch.setattr(module, "LOOK", LONG)
+        for name in ("q", names.dead("q")):
+            waiting = asyncio.create_task(queues.receive(name, wait=PATIENCE))
+            assert await queues.receive(name) == []
+            began = time.monotonic()
+            await queues.send("q", 1)
+            if names.is_dead(name):
+                await queues.reject("q", (await one(queues, "q")).receipt)
+            assert [each.value for each in await waiting] == [1]
+            assert time.monotonic() - began < 1.0
+
+    async def test_a_queue_that_does_not_answer_holds_up_no_other(
+        self, queues: Queues, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stuck, go, declare = asyncio.Event(), asyncio.Event(), aio_pika.Channel.declare_queue
+
+        async def slow(channel: aio_pika.Channel, name: str, *, passive: bool = False, **rest: Any) -> AbstractQueue:
+            if name.endswith(".stuck"):
+                stuck.set()
+                await go.wait()
+            return await declare(channel, name, passive=passive, **rest)
+
+        await queues.send("q", 1)
+        monkeypatch.setattr(aio_pika.Channel, "declare_queue", slow)
+        waiting = asyncio.create_task(queues.receive("stuck"))
+        await stuck.wait()
+        assert (await one(queues, "q")).value == 1
+        go.set()
+        assert await waiting == []
+
     async def test_a_queue_with_other_arguments(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         await channel.declare_queue(f"{_namespace(url)}.q", durable=True)
         with pytest.raises(ConfigError, match="arguments"):
             await queues.send("q", 1)
+
+    async def test_a_queue_keeps_the_limit_that_it_was_made_with(self, url: str, queues: Queues) -> None:
+        await queues.send("q", 1)
+        async with open_queues(url, delivery_limit=60) as other:
+            await other.send("q", 2)
+            found = await one(other, "q")
+            await other.nack("q", found.receipt, delay=0)
+            assert await drained(other, "q") == [2, 1]
+
+    async def test_a_queue_without_a_limit_but_with_other_arguments(
+        self, url: str, queues: Queues, channel: AbstractChannel
+    ) -> None:
+        for name, other in (("unlimited", {}), ("other", {"x-max-length": 5})):
+            place = Places(_namespace(url), 50).main(name)
+            arguments = {key: value for key, value in place.arguments.items() if key != "x-delivery-limit"}
+            await channel.declare_queue(place.name, durable=True, arguments={**arguments, **other})
+        await queues.send("unlimited", 1)
+        assert await queues.dequeue("unlimited") == 1
+        with pytest.raises(ConfigError, match="x-max-length"):
+            await queues.send("other", 1)
 
     async def test_a_queue_that_somebody_deletes(self, url: str, queues: Queues, channel: AbstractChannel) -> None:
         await queues.send("q", 1)
@@ -301,12 +257,32 @@ class TestQueues:
         await queues.send("q", 2)
         assert await asyncio.wait_for(waiting, PATIENCE) == 2
 
-    async def test_the_server_itself_gives_up_what_nobody_acknowledges(self, url: str) -> None:
-        async with open_queues(url, delivery_limit=2, max_deliveries=100) as queues:
+    async def test_what_the_server_refuses_for_now(self, queues: Queues, monkeypatch: pytest.MonkeyPatch) -> None:
+        publish = _rabbitmq_sending._publish
+
+        async def partly(channel: AbstractChannel, parcel: _rabbitmq_sending.Parcel) -> object:
+            if parcel.message.body == b"0":
+                raise aio_pika.exceptions.DeliveryError(None, None)  # type: ignore[arg-type]
+            return await publish(channel, parcel)
+
+        await queues.send("q", "first")
+        monkeypatch.setattr(_rabbitmq_sending, "_publish", partly)
+        for refused in (queues.send("q", 0), queues.send_many("q", [Outbound(message=0)] * 2)):
+            with pytest.raises(Unavailable, match="RabbitMQ refused it"):
+                await refused
+        some = await queues.send_many("q", [Outbound(message=number) for number in range(2)])
+        assert [bool(each.error) for each in some] == [True, False]
+        assert await drained(queues, "q") == ["first", 1]
+
+    async def test_the_server_itself_gives_up_what_nobody_acknowledges(
+        self, url: str, channel: AbstractChannel
+    ) -> None:
+        async with open_queues(url, delivery_limit=2, max_deliveries=2) as queues:
             sent = await queues.send("q", "killer")
-            for number in range(1, 4):
-                found = await one(queues, "q", lease=0.05)
-                assert found.deliveries == number
+            for _ in range(3):
+                await (await (await channel.get_queue(f"{_namespace(url)}.q")).get(timeout=PATIENCE)).reject(
+                    requeue=True
+                )
             dead = await one(queues, names.dead("q"))
             assert (dead.id, dead.value, dead.deliveries) == (sent.id, "killer", 1)
             assert "never acknowledged" in dead.last_error
@@ -339,20 +315,6 @@ class TestQueues:
             await asyncio.wait([task])
         assert await queues.ack_many("q", [held.receipt]) == [True]
 
-    async def test_short_delays_behind_long_ones(self, queues: Queues) -> None:
-        for value, delay in (("late", LONG), ("later", LONG - 1), ("soon", 0.3), ("sooner", 0.1)):
-            await queues.send("q", value, delay=delay)
-        assert (await queues.stats("q")).delayed == 4
-        assert [(await one(queues, "q")).value for _ in range(2)] == ["sooner", "soon"]
-        assert await queues.purge("q") == 2
-
-    async def test_a_purge_reaches_what_another_process_delays(self, url: str, queues: Queues) -> None:
-        await queues.send("q", 1, delay=LONG)
-        async with open_queues(url) as other:
-            assert await other.purge("q") == 1
-        await queues.send("q", 2, delay=0.05)
-        assert (await one(queues, "q")).value == 2
-
     async def test_names_are_read_by_many_at_once_and_lost_by_none(self, url: str, queues: Queues) -> None:
         await asyncio.gather(*(queues.send(f"q{number}", 1) for number in range(5)))
         async with open_queues(url) as other:
@@ -363,6 +325,27 @@ class TestQueues:
             assert await queues.queues() == ["q0", "q1", "q2", "q4"]
             await other.send("q3", 1)
             assert "q3" in await queues.queues()
+
+    async def test_the_names_are_gone_through_when_they_are_many(
+        self, url: str, channel: AbstractChannel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def entries() -> int:
+            names = await channel.declare_queue(f"{_namespace(url)}#names", passive=True)
+            return names.declaration_result.message_count or 0
+
+        for _ in range(4):
+            async with open_queues(url) as other:
+                await other.send("q", 1)
+        assert await entries() == 4
+        monkeypatch.setattr(_rabbitmq_roll, "_LONG", 3)
+        async with open_queues(url) as other:
+            await other.send("q", 1)
+
+            async def few() -> bool:
+                return await entries() == 1
+
+            await eventually(few, PATIENCE)
+            assert await other.queues() == ["q"]
 
     async def test_many_receivers_of_one_queue_get_everything_once(self, queues: Queues) -> None:
         async def receive() -> list[object]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import botocore.session
+import msgspec
 import pytest
 
-from noobly.clients.aws import AwsClient, AwsError
+from noobly.clients.aws import AwsClient, AwsError, AwsJson
 from noobly.core.clock import fresh_id
 from noobly.core.errors import Conflict, InvalidArgument, NotFound, Unauthenticated, Unsupported
 from noobly.queueing import Can, Outbound, Queues, names, open_queues
 from noobly.queueing.providers import _sqs_held
 from noobly.queueing.providers._sqs_names import token
+from noobly.queueing.providers._sqs_wire import Failed, HandleBatch, HandledBatch
 from noobly.testing import private_or_skip
 
 
@@ -113,8 +116,29 @@ async def test_queues_are_made_as_the_options_say(moto: str, namespace: str) -> 
                 assert (found["MessageRetentionPeriod"], found["FifoQueue"]) == (retention, "true")
                 assert ("RedrivePolicy" in found) == (name == "q")
     async with opened(moto, namespace, retention=4321, fifo=True, max_deliveries=9) as queues:
-        await queues.send("q", 2)  # The queue stays as it is.
+        await queues.send("q", 2)  # The queue keeps its retention.
         assert await queues.size("q") == 2
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("create", [True, False])
+async def test_more_deliveries_than_a_queue_was_made_for(
+    moto: str, namespace: str, caplog: pytest.LogCaptureFixture, create: bool
+) -> None:
+    async with opened(moto, namespace, max_deliveries=1) as queues:
+        await queues.send("q", 1)
+    async with foreign(moto, f"{namespace}-q") as other:
+        made = json.loads((await asyncio.to_thread(other.attributes))["RedrivePolicy"])
+        with caplog.at_level(logging.WARNING, "noobly.queueing"):
+            for _ in range(2):
+                async with opened(moto, namespace, max_deliveries=10, create=create) as queues:
+                    for _ in range(2):
+                        await queues.size("q")
+                        await queues.send("q", 2)
+        found = json.loads((await asyncio.to_thread(other.attributes))["RedrivePolicy"])
+    assert found["deadLetterTargetArn"] == made["deadLetterTargetArn"]
+    assert int(found["maxReceiveCount"]) == (11 if create else 2)
+    assert ["should be 11 at least" in one.getMessage() for one in caplog.records] == ([] if create else [True] * 2)
 
 
 @pytest.mark.servers
@@ -183,6 +207,41 @@ async def test_dead_letters_that_sqs_refuses(moto: str, namespace: str) -> None:
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("body", ['{"b": 2}', f'"{"x" * (1024 * 1024 - 2)}"', "no json"], ids=["short", "long", "odd"])
+async def test_messages_of_others_die_as_they_came(moto: str, namespace: str, body: str) -> None:
+    theirs = {
+        "trace": {"DataType": "String", "StringValue": "t"},
+        "bytes": {"DataType": "Binary", "BinaryValue": b"\xff"},
+    }
+    sent = {"MessageBody": body} | ({} if len(body) > 1000 else {"MessageAttributes": theirs})
+    async with opened(moto, namespace) as queues:
+        await queues.send("q", 1)
+        await queues.dequeue("q")
+        async with foreign(moto, f"{namespace}-q") as other:
+            await asyncio.to_thread(lambda: other.client.send_message(QueueUrl=other.url, **sent))
+        for held in await queues.receive("q", wait=5):
+            await queues.reject("q", held.receipt, reason="no")
+        assert ((await queues.stats("q")).dead, await queues.size("q")) == (1, 0)
+        async with foreign(moto, f"{namespace}-q_x2edead") as other:
+            (dead,) = await asyncio.to_thread(other.receive)
+    found = dead.get("MessageAttributes", {})
+    assert dead["Body"] == body
+    assert {name: found[name] for name in found if name in theirs} == sent.get("MessageAttributes", {})
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("fifo", [False, True])
+async def test_a_dead_letter_has_the_first_error_of_its_process(moto: str, namespace: str, fifo: bool) -> None:
+    async with opened(moto, namespace, fifo=fifo, max_deliveries=3) as queues:
+        await queues.send("q", 1)
+        for number in range(3):
+            (held,) = await queues.receive("q", wait=5)
+            await queues.nack("q", held.receipt, delay=0, reason=f"error {number}")
+        (dead,) = await queues.receive(names.dead("q"), wait=5)
+        assert (dead.first_error, dead.last_error) == ("error 0", "error 2")
+
+
+@pytest.mark.servers
 async def test_a_receiver_waits_for_a_queue_to_be_made(moto: str, namespace: str) -> None:
     async with opened(moto, namespace) as here, opened(moto, namespace) as there:
         for sender in (here, there):
@@ -232,6 +291,35 @@ async def test_a_message_that_sqs_refuses_fails_alone(moto: str, namespace: str)
         assert sent[10].error.startswith("invalid_argument: ")
         with pytest.raises(InvalidArgument, match="1024"):
             await queues.send("q", "x" * 2000)
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("code", ["InvalidParameterValue", "InvalidAddress"])
+async def test_a_lease_that_cannot_be_extended_ends_alone(
+    moto: str, namespace: str, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    async def call(aws: AwsJson, operation: str, request: HandleBatch, answer: type[HandledBatch]) -> HandledBatch:
+        if operation != "ChangeMessageVisibilityBatch":
+            return await usual(aws, operation, request, answer)
+        good = msgspec.structs.replace(request, entries=request.entries[1:])
+        failed = Failed(id="0", code=code, message="Total VisibilityTimeout is beyond the limit [43200 seconds]")
+        found = await usual(aws, operation, good, answer)
+        return msgspec.structs.replace(found, failed=[*found.failed, failed])
+
+    usual = AwsJson.call
+    async with opened(moto, namespace) as queues:
+        await queues.send_many("q", [Outbound(message=number) for number in range(2)])
+        first, second = await queues.receive("q", max=10, wait=5, lease=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(AwsJson, "call", call)
+            if code == "InvalidParameterValue":
+                assert await queues.extend_many("q", [first.receipt, second.receipt], 600) == [False, True]
+            else:
+                with pytest.raises(InvalidArgument, match="43200"):
+                    await queues.extend_many("q", [first.receipt, second.receipt], 600)
+        (again,) = await queues.receive("q", max=10, wait=20)
+        assert again.id == first.id
+        assert await queues.ack_many("q", [first.receipt, second.receipt]) == [False, True]
 
 
 @pytest.mark.servers

@@ -160,6 +160,12 @@ ERRORS: tuple[tuple[str, int, type[NooblyError]], ...] = (
     ("AccessDeniedException", 403, PermissionDenied),
     ("AccessDenied", 400, PermissionDenied),
     ("KmsAccessDenied", 400, PermissionDenied),
+    ("KmsOptInRequired", 403, PermissionDenied),
+    ("com.amazonaws.sqs#KmsNotFound", 400, PermissionDenied),
+    ("KmsInvalidKeyUsage", 400, PermissionDenied),
+    ("KmsDisabled", 400, Unavailable),
+    ("KmsInvalidState", 400, Unavailable),
+    ("KMSInvalidStateException", 400, Unavailable),
     ("Whatever", 403, PermissionDenied),
     ("ExpiredToken", 403, Unauthenticated),
     ("ExpiredTokenException", 400, Unauthenticated),
@@ -198,6 +204,12 @@ def test_when_to_come_again(headers: dict[str, str], seconds: float) -> None:
     error = classify(refused(429, headers, b"<html>"))
     assert isinstance(error, RateLimited)
     assert error.retry_after == seconds
+
+
+def test_a_name_that_was_deleted_is_free_after_a_minute() -> None:
+    error = classify(refused(400, {}, b'{"__type": "com.amazonaws.sqs#QueueDeletedRecently"}'))
+    assert isinstance(error, Unavailable)
+    assert error.retry_after == 60.0
 
 
 def test_other_answers() -> None:
@@ -272,17 +284,49 @@ async def test_a_server_that_is_gone_or_silent(keyed: None) -> None:
     assert isinstance(classify(caught.value), Unavailable)
 
 
-async def test_expired_credentials_are_looked_up_again(keyed: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    expired = msgspec.json.encode({"__type": "ExpiredTokenException", "message": f"token {TOKEN} has expired"})
-    async with answering((400, "", expired), (200, "", b'{"text": ""}')) as (url, requests), client_of(url) as aws:
+EXPIRED = msgspec.json.encode({"__type": "ExpiredTokenException", "message": f"token {TOKEN} has expired"})
+
+
+async def test_a_call_with_expired_credentials_is_made_again_with_new_ones(
+    keyed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with answering((400, "", EXPIRED), (200, "", b'{"text": ""}')) as (url, requests), client_of(url) as aws:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDRENEWED")
+        await aws.call("Ping", Ping("ping"), Ping)
+        await aws.call("Ping", Ping("ping"), Ping)
+    assert [b"AKIDRENEWED" in request for request in requests] == [False, True, True]
+
+
+async def test_many_calls_with_expired_credentials_look_them_up_together(
+    keyed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain, found = AwsClient._chain, []
+
+    async def post(_: AwsClient, __: Service, keys: Keys, *___: object) -> bytes:
+        if keys.access_key == ACCESS:
+            raise AwsError("ExpiredToken")
+        return b'{"text": ""}'
+
+    monkeypatch.setattr(AwsClient, "_post", post)
+    monkeypatch.setattr(AwsClient, "_chain", lambda client: found.append(1) or chain(client))
+    async with client_of("http://127.0.0.1:9") as aws:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDRENEWED")
+        await asyncio.gather(*(aws.call("Ping", Ping("ping"), Ping) for _ in range(50)))
+    assert len(found) == 2
+
+
+async def test_expired_credentials_without_new_ones(keyed: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with answering((400, "", EXPIRED)) as (url, requests), client_of(url) as aws:
         with pytest.raises(AwsError) as caught:
             await aws.call("Ping", Ping("ping"), Ping)
-        error = classify(caught.value)
-        assert isinstance(error, Unauthenticated)
-        assert TOKEN not in str(error)
-        await aws.call("Ping", Ping("ping"), Ping)
-    assert [b"AKIDRENEWED" in request for request in requests] == [False, True]
+        assert len(requests) == 1
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIDRENEWED")
+        with pytest.raises(AwsError):
+            await aws.call("Ping", Ping("ping"), Ping)
+    error = classify(caught.value)
+    assert isinstance(error, Unauthenticated)
+    assert TOKEN not in str(error)
+    assert len(requests) == 3
 
 
 async def test_no_secret_is_shown(keyed: None, caplog: pytest.LogCaptureFixture) -> None:

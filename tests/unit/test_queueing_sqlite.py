@@ -12,6 +12,7 @@ import pytest
 from noobly.clients.sqlite import Database, Schema
 from noobly.clients.sqlite_arrivals import Glimpse
 from noobly.clients.sqlite_config import SqliteConfig
+from noobly.clients.sqlite_rows import microseconds
 from noobly.core.clock import fresh_id
 from noobly.core.errors import ConfigError
 from noobly.core.scope import Environment
@@ -269,7 +270,7 @@ class TestWaiting:
         await driver.send("q", [posted(), posted(delay=3.0)])
 
         async def seen() -> Glimpse:
-            now = rows.microseconds(clock.time())
+            now = microseconds(clock.time())
             return (await driver._database.read(lambda c: work.look(c, {"q": 5}, now)))["q"]
 
         assert await seen() == Glimpse(1, 3.0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import msgspec
 import pytest
@@ -16,13 +15,15 @@ from noobly.core.errors import ConfigError, TooLarge, Unsupported
 from noobly.core.scope import Environment
 from noobly.queueing import Can
 from noobly.queueing.driver import Counts, Posted
-from noobly.queueing.providers._sqs_calls import Calls, outcomes
+from noobly.queueing.providers._sqs_calls import Calls, outcomes, settled
 from noobly.queueing.providers._sqs_names import Naming, token, told
-from noobly.queueing.providers._sqs_packing import MOST_BYTES, Packing, batches
+from noobly.queueing.providers._sqs_packing import MOST_BYTES, Packing, batches, foreign
 from noobly.queueing.providers._sqs_purging import purge
 from noobly.queueing.providers._sqs_queues import Directory, Making
-from noobly.queueing.providers._sqs_wire import Entry, Message
+from noobly.queueing.providers._sqs_wire import Entry, Message, Value
 from noobly.queueing.providers.sqs import SqsConfig, SqsQueues
+
+from .aws_script import scripted
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=256)
 FITTING = r"[A-Za-z0-9_-]{1,80}"
@@ -153,7 +154,7 @@ def test_the_groups_and_keys_of_fifo_queues() -> None:
     assert (entry.message_group_id, entry.message_deduplication_id) == ("g", "key")
     odd = FIFO.pack(Posted(id="i", body=b"1", group="é"))
     assert FIFO.unpack(received(odd)).group == "é"
-    assert FIFO.pack(Posted(id="i", body=b"1"), unique="u").message_deduplication_id == "u"
+    assert FIFO.letter(Posted(id="i", body=b"1"), {}, "u").message_deduplication_id == "u"
     with pytest.raises(Unsupported, match="dedup_window to 300"):
         FIFO.pack(Posted(id="i", body=b"1", dedup="key", window=60))
 
@@ -171,6 +172,37 @@ def test_sizes() -> None:
     with pytest.raises(TooLarge):
         PACKING.pack(Posted(id="i", body=b"x" * (MOST_BYTES - 1000)))
     assert PACKING.pack(Posted(id="i", body=b"x" * most, headers="h" * 16_000, last_error="e" * 1000, died_at=1.0))
+
+
+def letter(body: bytes, attributes: dict[str, Value], error: str = "") -> Entry:
+    message = Message(message_id="m", receipt_handle="h", body=body.decode(), message_attributes=attributes)
+    posted = msgspec.structs.replace(PACKING.unpack(message), first_error=error, last_error=error, died_at=1.0)
+    return PACKING.letter(posted, foreign(message), "m")
+
+
+@pytest.mark.parametrize(("room", "kept"), [(4000, 1000), (600, 100), (200, 0)])
+def test_a_dead_letter_keeps_what_there_is_room_for_of_its_errors(room: int, kept: int) -> None:
+    entry = letter(b"x" * (MOST_BYTES - room), {}, "e" * 1000)
+    found = PACKING.unpack(received(entry))
+    assert (found.first_error, found.last_error, found.died_at) == ("e" * kept, "e" * kept, 1.0)
+
+
+def test_a_dead_letter_without_room_for_anything_is_what_came() -> None:
+    text = {"trace": Value(string_value="t", data_type="String")}
+    full = {f"a{number}": Value(string_value="v", data_type="String") for number in range(10)}
+    assert letter(b"x" * MOST_BYTES, {}).message_attributes == {}
+    assert letter(b"x" * (MOST_BYTES - 12), text).message_attributes == text
+    assert letter(b"x", full).message_attributes == full
+
+
+def test_a_dead_letter_keeps_the_attributes_of_others() -> None:
+    theirs = {
+        "trace": Value(string_value="t", data_type="String"),
+        "bytes": Value(binary_value="eA==", data_type="Binary"),
+    }
+    entry = letter(b"x", theirs | PACKING.pack(Posted(id="i", body=b"\xff")).message_attributes)
+    assert set(entry.message_attributes) == {*theirs, "noobly.message"}
+    assert {name: entry.message_attributes[name] for name in theirs} == theirs
 
 
 def test_batches_have_ten_messages_and_a_mebibyte() -> None:
@@ -199,28 +231,6 @@ async def test_after_an_error_nothing_more_is_begun() -> None:
     assert begun == [0, 1]
     assert done[0] == 0
     assert all(isinstance(one, AwsError) for one in done[1:])
-
-
-class Scripted:
-    """Answers calls from a script: an answer, or the code of a refusal; the last one for ever."""
-
-    def __init__(self, **script: list[object]) -> None:
-        self.script = script
-        self.calls: list[str] = []
-
-    async def call(self, operation: str, request: msgspec.Struct, answer: type[object]) -> object:
-        self.calls.append(operation)
-        await asyncio.sleep(0)
-        left = self.script[operation]
-        found = left.pop(0) if len(left) > 1 else left[0]
-        if isinstance(found, str):
-            raise AwsError(found)
-        return msgspec.convert(found, answer)
-
-
-def scripted(**script: list[object]) -> Any:
-    """Return a stand-in for the calls to AWS."""
-    return Scripted(**script)
 
 
 async def test_somebody_else_makes_the_queue_meanwhile() -> None:
@@ -283,7 +293,7 @@ async def test_purging_by_receiving() -> None:
 async def test_failures_within_a_batch() -> None:
     async def deleted(code: str, message: str = "") -> list[bool]:
         failed = {"Failed": [{"Id": "1", "Code": code, "Message": message}]}
-        return await Calls(scripted(DeleteMessageBatch=[failed])).delete("url", ["a", "b"])
+        return settled(await Calls(scripted(DeleteMessageBatch=[failed])).delete("url", ["a", "b"]))
 
     assert await deleted("ReceiptHandleIsInvalid") == [True, False]
     assert await deleted("InvalidParameterValue", "The receipt handle has expired.") == [True, False]
@@ -291,6 +301,13 @@ async def test_failures_within_a_batch() -> None:
         await deleted("InternalError")
     with pytest.raises(AwsError, match="VisibilityTimeout"):
         await deleted("InvalidParameterValue", "Total VisibilityTimeout is beyond the limit")
+
+
+async def test_each_delivery_has_its_outcome() -> None:
+    failed: list[object] = [{"Failed": [{"Id": "3", "Code": "InternalError"}]}, "RequestThrottled"]
+    done = await Calls(scripted(ChangeMessageVisibilityBatch=failed)).hide("url", [("h", 1)] * 12)
+    assert [one is True for one in done] == [True] * 3 + [False] + [True] * 6 + [False] * 2
+    assert [str(one) for one in done if one is not True] == ["InternalError"] + ["RequestThrottled"] * 2
 
 
 # Options

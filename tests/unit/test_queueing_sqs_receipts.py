@@ -7,6 +7,7 @@ import pytest
 from noobly.queueing.driver import Posted
 from noobly.queueing.providers import _sqs_held
 from noobly.queueing.providers._sqs_held import Held, Memory, Receipts
+from noobly.queueing.providers._sqs_wire import Value
 from noobly.testing import FakeClock
 
 
@@ -77,6 +78,11 @@ def test_what_is_remembered_has_a_bound(clock: FakeClock, monkeypatch: pytest.Mo
     assert [one is not None and one.message is not None for one in bodies] == [False, False, True, True]
     assert all(receipts.take("q", one) for one in given)
     assert receipts.add(held("new", until=until, body=b"x" * 200))
+    heavy = held("heavy", handle="heavy", until=until)
+    heavy.foreign = {"a": Value(string_value="x" * 300, data_type="String")}
+    found = receipts.get("q", receipts.add(heavy))
+    assert found is not None
+    assert (found.message, found.foreign) == (None, {})
 
 
 def test_ends_of_settled_leases_are_swept(clock: FakeClock) -> None:
@@ -87,9 +93,8 @@ def test_ends_of_settled_leases_are_swept(clock: FakeClock) -> None:
     assert len(receipts._ends) < 1100
 
 
-def test_memory_forgets(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_sqs_held, "_REMEMBERED", 3)
-    memory: Memory[int, str] = Memory(clock.monotonic)
+def test_memory_forgets(clock: FakeClock) -> None:
+    memory: Memory[int, str] = Memory(clock.monotonic, 3)
     for key in range(4):
         memory.set(key, "a", clock.monotonic() + 1 + key)
     assert [memory.get(key) for key in range(4)] == [None, "a", "a", "a"]

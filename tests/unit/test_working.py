@@ -13,10 +13,22 @@ import pytest
 from noobly.core.errors import ConfigError, InvalidArgument, NotFound, RateLimited, Unavailable
 from noobly.core.scope import Environment
 from noobly.testing import FakeClock, FixedChance
-from noobly.working import Bounds, JobContext, JobFailed, JobInfo, JobSpec, State, Task, Tasks, open_jobs, scripts
-from noobly.working.child import Ending, attempt
-from noobly.working.driver import Added, Beat, NewJob, Retrying
+from noobly.working import (
+    Bounds,
+    JobContext,
+    JobFailed,
+    JobInfo,
+    JobSpec,
+    State,
+    Task,
+    Tasks,
+    Verdict,
+    open_jobs,
+    scripts,
+)
+from noobly.working.driver import Added, Beat, Hold, NewJob, Retrying
 from noobly.working.providers._flows import known_parents
+from noobly.working.records import Settled
 from noobly.working.running import pause
 from noobly.working.tasks import Execution, Rules
 
@@ -28,16 +40,12 @@ def plain(_):
     return "plain"
 
 
-def double(number: int) -> int:
-    return 2 * number
+def named(_, *, loud):
+    """A function that no job can call."""
 
 
 async def later(number: int, info: JobInfo) -> str:
     return f"{number} {info.id}"
-
-
-def picky(_):
-    raise RateLimited("slow down", retry_after=7)
 
 
 class TestTasks:
@@ -80,7 +88,8 @@ class TestTasks:
         [
             {"retries": -1}, {"retries": True}, {"retries": 10_001}, {"priority": 10}, {"priority": "1"},
             {"concurrency": 0}, {"concurrency": 1.5}, {"execution": "async"}, {"execution": "nowhere"},
-            {"name": "x" * 201},
+            {"name": "x" * 201}, {"name": ""}, {"name": 3}, {"queue": ""}, {"queue": 3}, {"rate_limit": 4},
+            {"no_retry_on": ["ValueError"]}, {"no_retry_on": ValueError}, {"no_retry_on": [ValueError("x")]},
         ],
         ids=repr,
     )  # fmt: skip
@@ -97,6 +106,19 @@ class TestTasks:
             Tasks().task()(lambda a, b, c: None)
         with pytest.raises(ConfigError, match="event loop"):
             Tasks().task(execution="thread")(later)
+        with pytest.raises(ConfigError, match="parentheses"):
+            Tasks().task(plain)
+        with pytest.raises(ConfigError, match="'loud' by name"):
+            Tasks().task()(named)
+
+    @pytest.mark.parametrize("annotation", [Tasks, Retrying | Bounds])
+    def test_arguments_that_no_json_makes(self, annotation):
+        def work(_):
+            pass
+
+        work.__annotations__["_"] = annotation
+        with pytest.raises(ConfigError, match="no JSON can be converted"):
+            Tasks().task()(work)
 
     def test_names_and_limits_that_clash(self):
         tasks = Tasks()
@@ -125,29 +147,13 @@ class TestPauses:
             (Retrying(base=2, cap=10), [1, 2, 4, 5, 5]),
             (Retrying(base=2, cap=10, jitter=0), [2, 4, 8, 10, 10]),
             (Retrying(base=2, cap=10, jitter=0.5), [1.5, 3, 6, 7.5, 7.5]),
-            (Retrying(base=2, cap=10, fixed=True), [2, 2, 2, 2, 2]),
+            (Retrying(base=2, cap=10, jitter=0, fixed=True), [2, 2, 2, 2, 2]),
+            (Retrying(base=2, cap=10, jitter=0.5, fixed=True), [1.5, 1.5, 1.5, 1.5, 1.5]),
         ],
-        ids=["full", "none", "half", "fixed"],
+        ids=["full", "none", "half", "fixed", "fixed with jitter"],
     )
     def test_pauses(self, retrying, expected):
         assert [pause(retrying, attempts, FixedChance(0.5)) for attempts in (1, 2, 3, 4, 1000)] == expected
-
-
-class TestChild:
-    def _attempt(self, name, data=b"null"):
-        info = JobInfo(id="x", queue="q", task="t", attempt=1, last=True, fence=1, key="q:x")
-        return msgspec.json.decode(attempt(__name__, name, data, msgspec.json.encode(info)), type=Ending)
-
-    def test_endings(self):
-        assert self._attempt("double", b"21").result == b"42"
-        assert self._attempt("later", b"5").result == b'"5 x"'
-        assert self._attempt("picky").retry_after == 7
-        wrong = self._attempt("double", b'"x"')
-        assert wrong.final
-        assert wrong.error.startswith("invalid_argument: ")
-        missing = self._attempt("nobody")
-        assert missing.error.startswith("AttributeError")
-        assert not missing.final
 
 
 class TestScripts:
@@ -275,14 +281,38 @@ class TestMemory:
             assert (await jobs.stats()).queued == 2
             await jobs.add([JobSpec(task="t")])
 
-    async def test_a_clock_that_is_set_back(self):
-        clock = FakeClock()
+    async def test_so_many_bytes(self):
+        async with open_jobs("memory://?max_bytes=100000") as jobs:
+            await jobs.add([JobSpec(task="t", args="x" * 40_000, id=id) for id in "ab"])
+            with pytest.raises(RateLimited, match="max_bytes"):
+                await jobs.add([JobSpec(task="t", args="x" * 40_000)])
+            await jobs.remove("a")
+            (held,) = await jobs.claim("default", "w")
+            await jobs.settle(
+                "default", [Settled(id="b", token=held.token, verdict=Verdict.SUCCEEDED, result="x" * 40_000)]
+            )
+            with pytest.raises(RateLimited):
+                await jobs.add([JobSpec(task="t", args="x" * 40_000)])
+            await jobs.remove("b")
+            await jobs.add([JobSpec(task="t", args="x" * 40_000)] * 2)
+
+    @pytest.mark.parametrize("step", [-3600, 3600])
+    async def test_a_clock_that_is_set_moves_nothing(self, step):
+        clock, bounds = FakeClock(), Bounds(starts=1, period=10.0)
         async with open_jobs(environment=Environment(clock=clock)) as jobs:
-            await jobs.add([JobSpec(task="t", id="a", delay=5)])
-            clock.step(-3600)
+            await jobs.add([JobSpec(task="t", id=id, delay=5) for id in "ab"])
+            clock.step(step)
             assert await jobs.claim("default", "w") == []
-            clock.advance(3606)
-            assert len(await jobs.claim("default", "w")) == 1
+            clock.advance(6)
+            (held,) = await jobs.claim("default", "w", lease=30, bounds=bounds)
+            clock.step(step)
+            clock.advance(9)
+            assert await jobs.claim("default", "w", lease=30, bounds=bounds) == []
+            clock.advance(1)
+            assert [one.job.id for one in await jobs.claim("default", "w", lease=30, bounds=bounds)] == ["b"]
+            assert await jobs.beat("default", [Hold(held.job.id, held.token)]) == [Beat.KEPT]
+            clock.advance(31)
+            assert await jobs.beat("default", [Hold(held.job.id, held.token)]) == [Beat.LOST]
 
     async def test_nobody_is_kept_waiting_for_ever_by_a_closed_store(self):
         async with open_jobs() as jobs:

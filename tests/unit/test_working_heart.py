@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
 
-from noobly.core.errors import TooLarge, Unavailable
+from noobly.core.errors import PermissionDenied, TooLarge, Unavailable
 from noobly.testing import eventually
 from noobly.working import Verdict, records
 from noobly.working.driver import Beat, Hold, Retrying, State
@@ -38,7 +39,7 @@ class Settled:
     async def tell(self, *ids):
         for id in ids:
             self.settling.tell(attempt(id), records.Settled(id=id, token="t", verdict=Verdict.SUCCEEDED))
-        await self.settling.close()
+        await self.settling.close(PATIENCE)
         return [self.answers[id] for id in ids]
 
 
@@ -145,6 +146,24 @@ class TestHeart:
         assert {hold.id for _, holds, _ in beats.calls for hold in holds} == {"b"}
 
     async def test_a_heart_that_dies_says_so(self):
-        async with self._heart(Beats(TooLarge("no way")), [], {("q", Hold("a", "t"))}) as heart:
-            with pytest.raises(TooLarge):
+        async with self._heart(Beats(PermissionDenied("no way")), [], {("q", Hold("a", "t"))}) as heart:
+            with pytest.raises(PermissionDenied):
                 await asyncio.wait_for(heart.sound(), PATIENCE)
+
+    @pytest.mark.parametrize("turns", [1, 2, 3])
+    async def test_a_worker_cancelled_while_it_starts_leaves_no_thread(self, turns):
+        before = set(threading.enumerate())
+        heart = self._heart(Beats(Beat.KEPT), [], set())
+
+        async def live():
+            async with heart:
+                await asyncio.Event().wait()
+
+        starting = asyncio.create_task(live())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        starting.cancel()
+        await asyncio.wait([starting], timeout=PATIENCE)
+        assert starting.cancelled()
+        left = [one for one in threading.enumerate() if one not in before and "heart" in one.name]
+        assert left == []

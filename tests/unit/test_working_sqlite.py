@@ -82,6 +82,15 @@ class TestPage:
         }
 
 
+class TestSweep:
+    @pytest.mark.parametrize(("statement", "index"), [(rows.LATE, "jobs_expiring"), (rows.OLD, "jobs_ended")])
+    def test_an_index_finds_what_is_to_leave(self, connection, statement, index):
+        values = (1,) * max(statement.count("?"), 2) if "?1" not in statement else (1, 1, 1)
+        steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)]
+        assert any(index in step for step in steps), steps
+        assert not [step for step in steps if step.startswith("SCAN ")]
+
+
 class TestSettle:
     def test_one_that_is_lost_does_the_others_no_harm(self, connection):
         adding.add(connection, [new("a"), new("b"), new("c")], SECOND)
@@ -112,6 +121,22 @@ class TestSettle:
             "c": (State.QUEUED, 0),
             "d": (State.CANCELLED, 1),
         }
+
+
+class TestRates:
+    def test_a_clock_that_is_set_back_stops_no_queue_for_longer_than_a_period(self, connection):
+        adding.add(connection, [new(id) for id in "abcd"], 3600 * SECOND)
+        asked = Claim(worker="w", most=1, bounds=Bounds(starts=2, period=10.0))
+
+        def begun(now):
+            taken = claiming.claim(connection, Q, asked, now)
+            return [one.job.id for one in taken.jobs] or taken.due
+
+        assert begun(3600 * SECOND) == ["a"]
+        assert begun(3600 * SECOND) == ["b"]
+        assert begun(SECOND) == 6 * SECOND
+        assert begun(6 * SECOND) == ["c"]
+        assert begun(11 * SECOND) == ["d"]
 
 
 class Gate:

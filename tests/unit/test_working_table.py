@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
+from noobly.clients.sqlite_rows import microseconds
 from noobly.working.driver import (
     FINAL,
     Added,
@@ -73,7 +74,7 @@ def nobody(_: JobRecord) -> bool:
 class SqliteTable:
     """The tables of the SQLite provider, asked as a ``Table`` is."""
 
-    def __init__(self) -> None:
+    def __init__(self, _: object) -> None:
         self.file = sqlite3.connect(":memory:", isolation_level=None)
         for statement in chain.from_iterable(rows.SCHEMA.migrations):
             self.file.execute(statement)
@@ -81,7 +82,7 @@ class SqliteTable:
         self.now = 0
 
     def at(self, now: float) -> int:
-        self.now = rows.microseconds(now)
+        self.now = microseconds(now)
         return self.now
 
     def known(self, new: NewJob, now: float) -> Added | None:
@@ -126,11 +127,11 @@ class Tables(RuleBasedStateMachine):
     """A table and its model, side by side."""
 
     holds = Bundle("holds")
-    tables: Callable[[], Table | SqliteTable] = Table
+    tables: Callable[[Callable[[], float]], Table | SqliteTable] = Table
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = self.tables()
+        self.table = self.tables(lambda: self.now)
         self.jobs: dict[str, Model] = {}
         self.now = 1000.0
         self.number = 0
@@ -343,7 +344,7 @@ def test_the_model_knows_all_verdicts() -> None:
 
 @pytest.mark.parametrize("starts", [1, 3, 7])
 def test_a_rate_never_drifts(starts: int) -> None:
-    table, bounds = Table(), Bounds(starts=starts, period=1.0)
+    table, bounds = Table(lambda: 0.0), Bounds(starts=starts, period=1.0)
     for number in range(1000):
         table.add(NewJob(id=str(number), queue="q", task="t", data=b""), 0.0)
     begun = [len(list(table.claim(Claim(worker="w", most=100, bounds=bounds), turn / 100))) for turn in range(1001)]
@@ -352,7 +353,7 @@ def test_a_rate_never_drifts(starts: int) -> None:
 
 
 def test_next_due_says_when_to_look_again() -> None:
-    table = Table()
+    table = Table(lambda: 0.0)
     assert table.next_due(Bounds(), 0.0) is None
     table.add(NewJob(id="a", queue="q", task="t", data=b"", delay=5), 0.0)
     assert table.next_due(Bounds(), 0.0) == 5.0

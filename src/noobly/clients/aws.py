@@ -1,6 +1,7 @@
 """Calling an AWS service: botocore finds credentials and endpoint and signs, httpx carries the calls.
 
-Nothing is tried again here; that is the retry layer's, and so are the deadlines of whole calls.
+Nothing is tried again here; that is the retry layer's, and so are the deadlines of whole calls. Only a call
+that is refused because the keys have expired is sent once more, with new ones: the service has done nothing yet.
 """
 
 from __future__ import annotations
@@ -162,24 +163,35 @@ class AwsClient:
         return self._service
 
     async def post(self, headers: Mapping[str, str], body: bytes, path: str = "/") -> bytes:
-        """Send one signed POST and return the body of a good answer.
+        """Send a signed POST and return the body of a good answer.
 
         Raises:
             AwsError: The service refused it.
             Unauthenticated: The credentials cannot be renewed.
         """
-        service, http = self.service, self._http
-        if http is None:
+        service = self.service
+        keys = await self._keychain.keys()
+        try:
+            return await self._post(service, keys, headers, body, path)
+        except AwsError as error:
+            if not error.expired or (renewed := await self._renewed(keys)) == keys:
+                raise
+        return await self._post(service, renewed, headers, body, path)
+
+    async def _renewed(self, keys: Keys) -> Keys:
+        """Return keys that were looked up since some have expired; many calls may find that out at once."""
+        if await self._keychain.keys() == keys:
+            self._keychain.forget()
+        return await self._keychain.keys()
+
+    async def _post(self, service: Service, keys: Keys, headers: Mapping[str, str], body: bytes, path: str) -> bytes:
+        if (http := self._http) is None:
             raise ConfigError(f"the AWS client for {self._name} was not started")
         url = service.endpoint.rstrip("/") + path
-        signed = sign(service, await self._keychain.keys(), url, headers, body)
-        response = await http.post(url, content=body, headers=signed)
+        response = await http.post(url, content=body, headers=sign(service, keys, url, headers, body))
         if response.is_success:
             return response.content
-        error = refused(response.status_code, response.headers, response.content)
-        if error.expired:
-            self._keychain.forget()
-        raise error
+        raise refused(response.status_code, response.headers, response.content)
 
 
 class AwsJson:

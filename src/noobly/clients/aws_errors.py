@@ -43,13 +43,26 @@ _UNKNOWN = frozenset(
 _THROTTLED = re.compile(
     "Thrott|Throughput|^TooManyRequests|^RequestLimit|^LimitExceeded|^BandwidthLimit|^SlowDown|^OverLimit"
 )
-_DENIED = re.compile("AccessDenied|^Unauthorized|^NotAuthorized|^AuthorizationError|OptInRequired")
+_DENIED = re.compile("^Kms|^KMS|AccessDenied|^Unauthorized|^NotAuthorized|^AuthorizationError|OptInRequired")
 _MISSING = re.compile("NotFound|DoesNotExist|NonExistent|^NoSuch")
 _WRONG = re.compile("^Invalid|^Missing|^Malformed|^Validation|^Unsupported|^SerializationException")
 _TOO_LARGE = re.compile("TooLong|TooLarge|^RequestEntityTooLarge")
 _DOWN = frozenset(
-    {"InternalError", "InternalFailure", "ServiceUnavailable", "RequestTimeout", "RequestTimeoutException"}
+    {
+        "InternalError",
+        "InternalFailure",
+        "KMSDisabledException",
+        "KMSInvalidStateException",
+        "KmsDisabled",
+        "KmsInvalidState",
+        "QueueDeletedRecently",
+        "RequestTimeout",
+        "RequestTimeoutException",
+        "ServiceUnavailable",
+    }
 )
+_PAUSES = {"QueueDeletedRecently": 60.0}
+"""Seconds to wait where the service says how long only in its documentation."""
 
 
 class AwsError(Exception):
@@ -120,7 +133,7 @@ def _of(error: AwsError) -> NooblyError:
     if _THROTTLED.search(code) or error.status == 429:
         return RateLimited(f"AWS asks for fewer calls: {said}", retry_after=error.retry_after or _PAUSE)
     if code in _DOWN or error.status >= 500:
-        return Unavailable(f"AWS cannot answer now: {said}", retry_after=error.retry_after)
+        return Unavailable(f"AWS cannot do it now: {said}", retry_after=error.retry_after or _PAUSES.get(code))
     return _kind(error)(f"AWS refused the call: {said}")
 
 

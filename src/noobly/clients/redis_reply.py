@@ -13,6 +13,7 @@ Reply: TypeAlias = "bool | int | float | bytes | list[Reply | RedisReplyError] |
 
 _CODES: dict[str, type[NooblyError]] = {
     **dict.fromkeys(("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "OOM"), Unavailable),
+    **dict.fromkeys(("MISCONF", "NOREPLICAS"), Unavailable),
     **dict.fromkeys(("NOAUTH", "WRONGPASS"), Unauthenticated),
     "NOPERM": PermissionDenied,
     "WRONGTYPE": Conflict,

@@ -20,9 +20,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         value_bytes: The longest value, in bytes.
+        lease: The longest lease, in seconds, where there are leases.
     """
 
     value_bytes: int = 64 * 1024 * 1024
+    lease: float = 43_200.0
 
 
 class Check(Protocol):

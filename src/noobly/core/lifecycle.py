@@ -38,6 +38,27 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
+    async def complete(self, work: Coroutine[object, object, T], name: str) -> T:
+        """Do work to its end, also where the caller is cancelled meanwhile; the cancellation goes on afterwards.
+
+        Args:
+            work: What must not be left half done; it ends by itself before long.
+            name: What it is, for the name of its task.
+
+        Returns:
+            What the work returns.
+        """
+        task = self.spawn(work, name)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return task.result()
+
     def _done(self, task: asyncio.Task[T]) -> None:
         self._running.discard(task)
         if task.cancelled():
@@ -46,8 +67,16 @@ class Tasks:
         if error is not None and not isinstance(error, NooblyError):
             _log.debug("background task %s ended with %r", task.get_name(), error)
 
-    async def close(self) -> None:
-        """Cancel all tasks and wait until they have ended."""
+    async def close(self, *, patience: float = 0.0) -> None:
+        """Cancel all tasks and wait until they have ended.
+
+        Args:
+            patience: Seconds that they, and what they start, have to end by themselves first.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + patience
+        while self._running and (left := until - loop.time()) > 0:
+            await asyncio.wait(self._running, timeout=left)
         running = list(self._running)
         for task in running:
             task.cancel()

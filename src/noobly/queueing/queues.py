@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TypeVar, overload
 
 from noobly.core.clock import Seconds
-from noobly.core.codec import converted
-from noobly.core.errors import Conflict, NooblyError, TooLarge
+from noobly.core.errors import InvalidArgument, TooLarge, Unavailable
 from noobly.core.public import public
 from noobly.core.scope import Scope
 from noobly.core.waiting import awaited
 from noobly.queueing import events, names
+from noobly.queueing.admitting import admitted, refused
 from noobly.queueing.calls import Calls
-from noobly.queueing.driver import Failure, Posted, QueueDriver, Sent
+from noobly.queueing.driver import Posted, QueueDriver, Sent
 from noobly.queueing.handing import Hands
 from noobly.queueing.messages import (
     DeadLetter,
@@ -28,11 +28,13 @@ from noobly.queueing.messages import (
     Value,
 )
 from noobly.queueing.options import QueueOptions
-from noobly.queueing.packing import Packer, handed, receipt_of, told
+from noobly.queueing.packing import Packer
+from noobly.queueing.receipts import handed, receipt_of
 from noobly.queueing.redriving import Redrive
+from noobly.queueing.settling import Settling, stale
 from noobly.queueing.stats import Analytics
 from noobly.queueing.sugar import QueueSugar
-from noobly.queueing.waiting import LONGEST_WAIT, count, leased_for, pause_for, waited
+from noobly.queueing.waiting import LONGEST_WAIT, Leases, count, waited
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -55,10 +57,12 @@ class Queues(QueueSugar):
     def __init__(self, driver: QueueDriver, scope: Scope, options: QueueOptions) -> None:
         self._begin(scope, options)
         self._driver = driver
+        self._leases = Leases(options, driver)
         self._packer = Packer(options, scope.environment.clock, driver)
-        self._hands = Hands(driver, self._packer, scope, options)
+        self._settling = Settling(driver, scope, options)
+        self._hands = Hands(driver, self._packer, self._settling, self._tasks, scope, options)
         self._calls = Calls(driver, self._hands, self._tasks)
-        self._redrive = Redrive(driver, self._packer.admit)
+        self._redrive = Redrive(driver, self._packer.admit, self._tasks)
         self._analytics = Analytics(scope, self.queues, self.stats, options.depth_queues)
         self._bus = scope.environment.bus
         self._where = (scope.service, scope.instance)
@@ -100,12 +104,12 @@ class Queues(QueueSugar):
             InvalidArgument: An argument is bad, or the message cannot be encoded.
             TooLarge: It is over the limit.
             Unsupported: The provider cannot do what an argument asks for.
+            Unavailable: The store did not take it, and may do so later.
         """
-        names.check(queue)
-        posted = self._packer.one(queue, message, priority, (delay, ttl, dedup, group, headers))
+        posted = self._packer.one(names.check(queue), message, priority, (delay, ttl, dedup, group, headers))
         sent = await self._calls.send(queue, posted)
         if sent.error:
-            raise NooblyError(f"queue {queue!r} did not take the message: {sent.error}")
+            raise Unavailable(f"queue {queue!r} did not take the message: {sent.error}")
         if not sent.duplicate:
             self._tell_sent(queue, 1)
         return Receipt(id=sent.id, duplicate=sent.duplicate)
@@ -135,7 +139,7 @@ class Queues(QueueSugar):
             wait: Seconds to wait for the first one; None returns at once.
             lease: Seconds they are held for; the option ``lease`` by default.
         """
-        most, held = count(max, "max", 1, _MOST_RECEIVED), leased_for(lease, self.options)
+        most, held = count(max, "max", 1, _MOST_RECEIVED), self._leases.of(lease)
         names.check(queue)
         if wait is None:
             taking = self._calls.take(queue, most, held)
@@ -165,14 +169,18 @@ class Queues(QueueSugar):
     async def dequeue(self, queue: str, default: object = None, *, type: type[object] = object) -> object:
         """Receive one message and acknowledge it at once; ``default`` where there is none.
 
-        The message is lost if the program ends before it has done its work; ``receive`` and ``consume`` are safe.
+        The message is lost if the program ends before it has done its work; ``receive`` and ``consume`` are safe. One
+        that is not of ``type`` goes to the dead letters, and the next one comes; of a Noobly server, it is lost.
         """
-        found = await self.poll(queue)
-        if not found:
-            return default
-        value = converted(found[0].value, type, f"a message of queue {queue!r}")
-        await self.ack(queue, found[0].receipt)
-        return value
+        while found := await self.poll(queue):
+            try:
+                value = admitted(found[0], type).value
+            except InvalidArgument as error:
+                await refused(self, found[0], error.message)
+                continue
+            await self.ack(queue, found[0].receipt)
+            return value
+        return default
 
     @public("POST", "ack", permission="write", idempotent=True)
     async def ack(self, queue: str, receipt: str) -> None:
@@ -182,7 +190,7 @@ class Queues(QueueSugar):
             Conflict: The lease has ended; the message has been or will be delivered to somebody else.
         """
         if not await self._calls.ack(names.check(queue), receipt_of(receipt)):
-            raise _stale(queue, "acknowledged")
+            raise stale(queue, "acknowledged")
         self._tell_acked(queue, 1)
 
     @public("POST", "ack-many", permission="write", idempotent=True)
@@ -197,6 +205,8 @@ class Queues(QueueSugar):
     async def nack(self, queue: str, receipt: str, *, delay: Seconds | None = None, reason: str = "") -> Returned:
         """Give a message back, to be delivered again; after its last delivery it goes to the dead letters.
 
+        Dead letters that are received from their own queue stay there, however often.
+
         Args:
             queue: The queue.
             receipt: Which delivery.
@@ -207,26 +217,28 @@ class Queues(QueueSugar):
         Raises:
             Conflict: The lease has ended.
         """
-        which = handed(receipt)
-        options = self.options
-        if which.deliveries >= options.max_deliveries or (which.grouped and options.group_failure == "dead"):
-            await self._bury(queue, which.receipt, "exhausted", reason)
-            return Returned(0.0, dead=True)
-        pause = pause_for(delay, which.deliveries, options, self.scope.environment.chance)
-        given = await self._driver.nack(names.check(queue), [Failure(which.receipt, pause, told(reason))])
-        if not given[0]:
-            raise _stale(queue, "given back")
-        self._bus.emit(events.GivenBack(*self._where, queue, pause))
-        return Returned(pause)
+        return await self._settling.fail(names.check(queue), handed(receipt), delay, reason)
 
     @public("POST", "reject", permission="write")
     async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None:
-        """Put a message among the dead letters, for trying again would not help.
+        """Put a message among the dead letters, for trying again would not help; a dead letter stays one.
 
         Raises:
             Conflict: The lease has ended.
         """
-        await self._bury(queue, receipt_of(receipt), "rejected", reason)
+        await self._settling.bury(names.check(queue), handed(receipt), "rejected", reason)
+
+    @public("POST", "release-many", permission="write", idempotent=True)
+    async def release_many(self, queue: str, receipts: Sequence[str]) -> list[bool]:
+        """Give messages back that nobody has worked on, to be delivered again at once.
+
+        It is as if they had not been delivered, and none goes to the dead letters. Without ``Can.UNCOUNT`` the delivery
+        counts all the same.
+
+        Returns:
+            For each, whether its lease still stood.
+        """
+        return await self._settling.release(names.check(queue), receipts)
 
     @public("POST", "extend", permission="write", idempotent=True)
     async def extend(self, queue: str, receipt: str, lease: Seconds | None = None) -> None:
@@ -236,12 +248,12 @@ class Queues(QueueSugar):
             Conflict: It has ended already.
         """
         if not (await self.extend_many(queue, [receipt], lease))[0]:
-            raise _stale(queue, "kept")
+            raise stale(queue, "kept")
 
     @public("POST", "extend-many", permission="write", idempotent=True)
     async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]:
         """Let leases end ``lease`` seconds from now; return for each whether it still stood."""
-        held = leased_for(lease, self.options)
+        held = self._leases.of(lease)
         return await self._driver.extend(names.check(queue), [receipt_of(one) for one in receipts], held)
 
     @public("GET", "size", permission="read")
@@ -336,15 +348,3 @@ class Queues(QueueSugar):
         self._analytics.acknowledged(queue, count)
         if self._ackings.handlers:
             self._ackings.emit(events.Acknowledged(*self._where, queue, count))
-
-    async def _bury(self, queue: str, receipt: str, kind: str, reason: str) -> None:
-        if not await self._driver.bury(queue, names.dead(queue), Failure(receipt, 0.0, told(reason))):
-            raise _stale(queue, "put among the dead letters")
-        # The id is in nobody's hands here, for a receipt is all that came.
-        self._bus.emit(events.Died(*self._where, queue, "", kind))
-
-
-def _stale(queue: str, what: str) -> Conflict:
-    return Conflict(
-        f"a message of queue {queue!r} was not {what}, for its lease had ended; extend it in time, or lease it longer"
-    )

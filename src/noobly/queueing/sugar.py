@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TypeVar, Unpack, cast, overload
 
-from noobly.core.clock import Seconds, seconds
+from noobly.core.clock import Seconds, pause, seconds
 from noobly.core.config import Config
-from noobly.core.errors import Conflict
 from noobly.core.lifecycle import Portable, Tasks
 from noobly.core.scope import Scope
 from noobly.core.waiting import awaited, slice_of
@@ -47,6 +45,8 @@ class QueueSugar(Portable, ABC):
     async def nack(self, queue: str, receipt: str, *, delay: Seconds | None = None, reason: str = "") -> Returned: ...
     @abstractmethod
     async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None: ...
+    @abstractmethod
+    async def release_many(self, queue: str, receipts: Sequence[str]) -> list[bool]: ...
     @abstractmethod
     async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]: ...
     @abstractmethod
@@ -132,11 +132,11 @@ class QueueSugar(Portable, ABC):
             type: What messages must be; one that is not goes to the dead letters.
             concurrency: Handlers under way at once.
             lease: Seconds after which the messages of a receiver that died are delivered again.
-            grace: Seconds that handlers under way have when this is cancelled.
+            grace: Seconds that handlers under way have when this is cancelled; 0 for none.
         """
         # The overloads tie the handler to the type, which the checker cannot follow in here.
         consumption = cast("Consumption[T]", self.consume(queue, type=type, concurrency=concurrency, lease=lease))
-        await handle(consumption, handler, seconds(grace, "grace") or 0.0)
+        await handle(consumption, handler, pause(grace, "grace"))
 
     def typed(self, queue: str, type: type[T]) -> TypedQueue[T]:
         """Return a queue whose messages are all of one type, checked on both ends."""
@@ -148,9 +148,8 @@ class QueueSugar(Portable, ABC):
 
     async def unreceived(self, found: Sequence[Delivery[Value]]) -> None:
         """Give back messages that did not reach who asked for them, to be delivered again at once."""
-        for one in found:
-            with suppress(Conflict):  # Its lease has ended, so it is back already.
-                await self.nack(one.queue, one.receipt, delay=0)
+        if found:
+            await self.release_many(found[0].queue, [one.receipt for one in found])
 
     async def clear(self, queue: str) -> int:
         """Delete all messages that nobody works on; see ``purge``."""

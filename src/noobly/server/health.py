@@ -17,6 +17,15 @@ from noobly.server.routes import Access, Endpoint, Open
 CACHED_SECONDS = 1.0
 
 
+def live() -> Endpoint:
+    """Return the endpoint that answers as long as the process lives."""
+    return Endpoint(method="GET", path="/health/live", access=Open.EVERYBODY, handler=_live, name="health.live")
+
+
+async def _live(request: Request, texts: tuple[str, ...]) -> Response:
+    return Response(b'{"status":"live"}', media_type="application/json")
+
+
 class Health:
     """Asks all instances how they are, at most once a second, and knows when the server is draining."""
 
@@ -37,16 +46,13 @@ class Health:
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Yield live and ready for everybody, and the details for callers with ``server:read``."""
-        yield Endpoint(method="GET", path="/health/live", access=Open.EVERYBODY, handler=self._live, name="health.live")
+        yield live()
         yield Endpoint(
             method="GET", path="/health/ready", access=Open.EVERYBODY, handler=self._readiness, name="health.ready"
         )
         yield Endpoint(
             method="GET", path="/health", access=Access("server", "read"), handler=self._details, name="health.details"
         )
-
-    async def _live(self, request: Request, texts: tuple[str, ...]) -> Response:
-        return Response(b'{"status":"live"}', media_type="application/json")
 
     async def _readiness(self, request: Request, texts: tuple[str, ...]) -> Response:
         if self.draining:

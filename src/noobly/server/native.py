@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from types import NoneType
@@ -106,13 +107,21 @@ def _handler(portable: Portable, route: Route, idempotency: Idempotency, attenda
         if route.returns is NoneType:
             return Response(status_code=204)
         try:
-            return Answer(*encode_result(result, request.headers.get("accept", "")))
+            return Answer(*await _written(result, request.headers.get("accept", "")))
         except Internal:
             await undo(result)
             raise
 
     # What can be taken back is good for once only.
     return answer if route.idempotent else idempotency.guard(answer, 0 if route.undo else KEPT_BYTES)
+
+
+async def _written(result: object, accept: str) -> tuple[bytes, str]:
+    try:
+        return encode_result(result, accept)
+    except Internal:
+        # Nested values take the stack; a thread has one of its own, with room for all that could be stored.
+        return await asyncio.to_thread(encode_result, result, accept)
 
 
 async def _nothing(_: object) -> None:

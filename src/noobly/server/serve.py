@@ -75,14 +75,20 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 def claim(settings: Settings) -> tuple[socket.socket, Settings]:
-    """Return a socket that keeps the port for this program, and the settings with the port it is.
+    """Return a socket that keeps the port for this program, and the settings with the port it is; see ``hold``."""
+    held = hold(settings.server.host, settings.server.port)
+    number = held.getsockname()[1]
+    return held, settings if number == settings.server.port else settings.with_server(port=number)
+
+
+def hold(host: str, port: int) -> socket.socket:
+    """Return a socket that keeps a port for this program.
 
     Servers share ports (SO_REUSEPORT), so that without this a second one would take half of the first one's requests.
 
     Raises:
         Unavailable: The address is in use, or is not this machine's.
     """
-    host, port = settings.server.host, settings.server.port
     held: socket.socket | None = None
     try:
         family, _, _, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -96,8 +102,7 @@ def claim(settings: Settings) -> tuple[socket.socket, Settings]:
         if held is not None:
             held.close()
         raise Unavailable(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
-    number = held.getsockname()[1]
-    return held, settings if number == port else settings.with_server(port=number)
+    return held
 
 
 async def serve(

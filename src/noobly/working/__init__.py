@@ -1,6 +1,6 @@
 """Working: background jobs with retries, progress and results, run by workers here or elsewhere."""
 
-from noobly.working.context import JobContext, JobInfo, ThreadContext
+from noobly.working.context import JobContext, JobInfo, ProcessContext, ThreadContext
 from noobly.working.driver import Bounds, Can, State, Verdict
 from noobly.working.handle import JobHandle
 from noobly.working.jobs import Jobs
@@ -21,6 +21,7 @@ __all__ = [
     "JobSpec",
     "JobStats",
     "Jobs",
+    "ProcessContext",
     "State",
     "Task",
     "TaskOptions",

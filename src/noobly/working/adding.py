@@ -9,7 +9,7 @@ from noobly.core.checks import Limits, Text
 from noobly.core.clock import fresh_id
 from noobly.core.errors import InvalidArgument, TooLarge
 from noobly.working.driver import NewJob, Retrying
-from noobly.working.records import Forms, JobSpec
+from noobly.working.records import UNLIMITED, Forms, JobSpec
 
 _TEXT = Text(1, 200).compile
 _QUEUE, _ID, _TASK, _KEY = (_TEXT(name, Limits()) for name in ("queue", "id", "task", "unique"))
@@ -68,7 +68,7 @@ def _new(spec: JobSpec, forms: Forms, parent: NewJob | None) -> NewJob:
         priority=spec.priority,
         delay=spec.delay,
         retrying=Retrying(attempts=spec.retries + 1, base=spec.backoff, cap=max(spec.backoff, spec.backoff_cap)),
-        timeout=spec.timeout,
+        timeout=UNLIMITED if spec.timeout == 0 else spec.timeout or 0.0,
         expires=spec.expires,
         unique=spec.unique,
         unique_for=spec.unique_for,
@@ -97,6 +97,8 @@ def check(spec: JobSpec) -> None:
         raise InvalidArgument(f"retries must be a whole number of 0 to 10,000, not {spec.retries!r}")
     for name in ("delay", "backoff", "backoff_cap", "timeout", "expires", "unique_for"):
         length = getattr(spec, name)
+        if length is None and name == "timeout":
+            continue
         if isinstance(length, bool) or not isinstance(length, int | float) or not 0 <= length < 1e10:
             raise InvalidArgument(f"{name} must be 0 or more and less than 1e10 seconds, not {length!r}")
 

@@ -8,11 +8,13 @@ from typing import Protocol
 
 import msgspec
 
+from noobly.core.errors import Closed
+from noobly.core.failure import storable
 from noobly.working.records import Value
 
 
 class JobInfo(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A job, as its handler sees it; handlers in processes get this alone.
+    """A job, as its handler sees it.
 
     Args:
         id: The job's id.
@@ -71,6 +73,21 @@ class _OfJob:
         """Which attempt this is, from 1."""
         return self.info.attempt
 
+    @property
+    def queue(self) -> str:
+        """The job's queue."""
+        return self.info.queue
+
+    @property
+    def task(self) -> str:
+        """The job's task."""
+        return self.info.task
+
+    @property
+    def last(self) -> bool:
+        """No attempt follows."""
+        return self.info.last
+
 
 class JobContext(_OfJob):
     """The job of an async handler."""
@@ -85,7 +102,7 @@ class JobContext(_OfJob):
 
     async def log(self, *lines: str) -> None:
         """Add lines to the job's log."""
-        await self._report(self.info.id, queue=self.info.queue, lines=lines)
+        await self._report(self.info.id, queue=self.info.queue, lines=_kept(lines))
 
 
 class ThreadContext(_OfJob):
@@ -107,10 +124,42 @@ class ThreadContext(_OfJob):
 
     def log(self, *lines: str) -> None:
         """Add lines to the job's log."""
-        self._wait(lambda: self._report(self.info.id, queue=self.info.queue, lines=lines))
+        self._wait(lambda: self._report(self.info.id, queue=self.info.queue, lines=_kept(lines)))
 
     def _wait(self, report: Callable[[], Awaitable[bool]]) -> None:
         async def reporting() -> None:
             await report()
 
-        asyncio.run_coroutine_threadsafe(reporting(), self._loop).result()
+        coroutine = reporting()
+        try:
+            stored = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        except RuntimeError as error:
+            coroutine.close()
+            raise Closed(f"job {self.info.id} reports to a worker whose loop has ended") from error
+        stored.result()
+
+
+class ProcessContext(_OfJob):
+    """The job of a handler that runs in a process: as ``ThreadContext``.
+
+    Attributes:
+        cancelled: Always False, for where the job is to end, its process is killed.
+    """
+
+    cancelled = False
+
+    def __init__(self, info: JobInfo, report: Callable[[Value, Sequence[str]], None]) -> None:
+        super().__init__(info)
+        self._report = report
+
+    def progress(self, progress: Value) -> None:
+        """Say how far it is; see ``JobContext.progress``."""
+        self._report(progress, ())
+
+    def log(self, *lines: str) -> None:
+        """Add lines to the job's log."""
+        self._report(None, _kept(lines))
+
+
+def _kept(lines: Sequence[str]) -> list[str]:
+    return [storable(str(line)) for line in lines]

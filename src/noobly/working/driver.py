@@ -176,6 +176,11 @@ class Bounds(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown
     period: float = 1.0
     running: int = 0
 
+    @property
+    def cost(self) -> float:
+        """Seconds that one start takes of the period; 0 without a limit."""
+        return self.period / self.starts if self.starts else 0.0
+
 
 class Claim(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How jobs are to be claimed.
@@ -294,7 +299,7 @@ class JobDriver(Driver, Protocol):
         """Store what a handler reports: its progress where it is not empty, and log lines, of which 1,000 are kept.
 
         Returns:
-            Whether there is such a job.
+            Whether there is such a job that has not ended; without it nothing changes.
         """
         ...
 
@@ -348,7 +353,10 @@ class JobDriver(Driver, Protocol):
 
     @operation(idempotent=True)
     async def sweep(self, queue: Queue, retention: Retention, /) -> int:
-        """Forget ended jobs past their retention, but for those whose parent has not ended; return how many."""
+        """Forget ended jobs past their retention, but for those whose parent has not ended; return how many.
+
+        Before that, let jobs expire that nobody has begun in their time: those that wait and had no attempt.
+        """
         ...
 
     @operation(idempotent=True, needs=Can.PAUSE)

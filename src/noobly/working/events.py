@@ -27,7 +27,8 @@ class Ended(JobEvent, frozen=True):
     """A worker of this process ended an attempt.
 
     Args:
-        verdict: ``succeeded``, ``failed``, ``retry``, ``cancelled``, ``expired`` or ``release``.
+        verdict: ``succeeded``, ``failed``, ``retry``, ``cancelled``, ``expired`` or ``release``;
+            ``lost`` where its lease had ended before, so that another worker tells of its end.
         seconds: How long it took.
     """
 

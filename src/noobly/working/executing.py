@@ -1,43 +1,46 @@
-"""Running one attempt: on the event loop, in a thread, or in a process of its own."""
+"""Running one attempt: on the event loop, in a thread, or in a process besides."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import cast
 
 import msgspec
-from anyio import CapacityLimiter, to_process
 
 from noobly.core.codec import converted
 from noobly.core.errors import ConfigError, NooblyError
-from noobly.working import child
-from noobly.working.child import Ending
+from noobly.core.failure import error_text, trace_text
+from noobly.working.child import Reported, Start
 from noobly.working.context import JobContext, JobInfo, Report, ThreadContext
+from noobly.working.processes import Failed, Processes
 from noobly.working.records import Held, Value
 from noobly.working.tasks import Execution, Task
 
-_decode_ending = msgspec.json.Decoder(Ending).decode
+_log = logging.getLogger("noobly.working")
+
+Begun = Callable[[], None]
+"""Learns, on the loop, that a task's function begins."""
 
 
-class Failed(NooblyError):
-    """A handler in a process of its own has failed.
+class Elsewhere(Exception):
+    """Where in a process a handler has failed: the traceback there, as text."""
 
-    Args:
-        message: Its error.
-        final: Trying again is useless.
-        retry_after: Seconds to wait before that.
-    """
-
-    def __init__(self, message: str = "", *, retry_after: float | None = None, final: bool = False) -> None:
-        super().__init__(message, retry_after=retry_after)
-        self.final = final
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
 
 
 class Executor:
     """Runs attempts for one worker.
+
+    Attributes:
+        lingering: Threads whose attempts have been stopped, and that run on; each takes the place of another job.
+        freed: Called on the loop when one of them has ended.
 
     Args:
         concurrency: Threads and processes at once.
@@ -47,65 +50,124 @@ class Executor:
     def __init__(self, concurrency: int, report: Report) -> None:
         self._report = report
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="noobly-job")
-        self._processes = CapacityLimiter(concurrency)
+        self._processes = Processes(concurrency)
+        self.lingering = 0
+        self.freed: Callable[[], None] = _nothing
 
-    def close(self) -> None:
-        """Let threads end by themselves, for nothing can stop them."""
+    async def close(self) -> None:
+        """End the processes, and let threads end by themselves, for nothing can stop them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        await self._processes.close()
 
-    async def run(self, task: Task[..., object], args: Value, held: Held) -> object:
+    async def run(self, task: Task[..., object], args: Value, held: Held, begun: Begun) -> object:
         """Run a task's function and return what it returns.
 
         Args:
             task: The task.
             args: Its argument, as JSON had it.
             held: The job.
+            begun: Called when the function begins.
 
         Raises:
             InvalidArgument: The argument is not what the task takes.
-            Exception: What the function raises; of one in a process, ``Failed``.
+            BaseException: What the function raises; of one in a process, ``Failed``.
         """
         if task.rules.execution is Execution.PROCESS:
-            return await self._in_process(task, args, info(held))
+            return await self._in_process(task, args, info(held), begun)
         argument = converted(args, task.argument, f"job {held.job.id}")
         if task.rules.execution is Execution.THREAD:
-            return await self._in_thread(task, argument, info(held))
+            return await self._in_thread(task, argument, info(held), begun)
+        begun()
         if not task.wants_job:  # Most do not, and a context has its price.
             return await cast(Awaitable[object], task.function(argument) if task.wants_data else task.function())
         return await cast(Awaitable[object], task.function(argument, JobContext(info(held), self._report)))
 
-    async def _in_thread(self, task: Task[..., object], argument: object, info: JobInfo) -> object:
-        """Run in a thread; where this is cancelled, the place is kept until the thread has ended."""
+    async def note(self, held: Held, lines: Sequence[str]) -> None:
+        """Add lines to a job's log, where its store can be reached."""
+        try:
+            await self._report(held.job.id, queue=held.job.queue, lines=lines)
+        except NooblyError as error:
+            _log.warning("the log of job %s of queue %r could not be written: %s", held.job.id, held.job.queue, error)
+
+    async def _in_thread(self, task: Task[..., object], argument: object, info: JobInfo, begun: Begun) -> object:
+        """Run in a thread; where this is cancelled before it has begun, it never does."""
         loop = asyncio.get_running_loop()
         context = ThreadContext(info, self._report, loop)
         given = (argument, context)[: task.wants_data + task.wants_job]
-        call = contextvars.copy_context().run
-        running = loop.run_in_executor(self._threads, call, task.function, *given)
+        call = partial(contextvars.copy_context().run, task.function, *given)
+        running = self._threads.submit(_outcome, partial(loop.call_soon_threadsafe, begun), call)
+        waiting = asyncio.wrap_future(running)
         try:
-            return await asyncio.shield(running)
+            value, error = await asyncio.shield(waiting)
         except asyncio.CancelledError:
             context.cancelled = True
-            running.add_done_callback(_forget)
+            if not running.cancel():
+                self._keep(waiting, info)
             raise
+        if isinstance(error, StopIteration):  # A coroutine may not raise it.
+            final = isinstance(error, task.rules.no_retry_on)
+            raise Failed(error_text(error), final=final, trace=trace_text(error)) from error
+        if error is not None:
+            raise error
+        return value
 
-    async def _in_process(self, task: Task[..., object], args: Value, info: JobInfo) -> object:
+    def _keep(self, waiting: asyncio.Future[Outcome], info: JobInfo) -> None:
+        """Keep the place of a thread that runs on."""
+        _log.warning("a thread of job %s, task %r, runs on, and keeps its place until it ends", info.id, info.task)
+        self.lingering += 1
+        waiting.add_done_callback(self._let_go)
+
+    def _let_go(self, _: asyncio.Future[Outcome]) -> None:
+        self.lingering -= 1
+        self.freed()
+
+    async def _in_process(self, task: Task[..., object], args: Value, info: JobInfo, begun: Begun) -> object:
         """Run in a process, which is killed where this is cancelled."""
-        if "<locals>" in task.function.__qualname__:
-            raise ConfigError(f"task {task.name!r} runs in a process, so it must stand at the top of a module")
-        ending = _decode_ending(
-            await to_process.run_sync(
-                child.attempt,
-                task.function.__module__,
-                task.function.__qualname__,
-                msgspec.json.encode(args),
-                msgspec.json.encode(info),
-                cancellable=True,
-                limiter=self._processes,
-            )
-        )
+        module, file = _place(task)
+        data = msgspec.Raw(msgspec.json.encode(args))
+        start = Start(module=module, name=task.function.__qualname__, file=file, data=data, info=info)
+        ending = await self._processes.run(start, begun, partial(self._store, info))
         if ending.error:
-            raise Failed(ending.error, retry_after=ending.retry_after or None, final=ending.final)
-        return msgspec.json.decode(ending.result) if ending.result else None
+            after, trace = ending.retry_after or None, ending.trace
+            raise Failed(ending.error, retry_after=after, final=ending.final, trace=trace) from Elsewhere(trace)
+        found: object = msgspec.json.decode(ending.result)
+        return found
+
+    def _store(self, info: JobInfo, reported: Reported) -> Awaitable[bool]:
+        progress = msgspec.json.decode(reported.progress)
+        return self._report(info.id, queue=info.queue, progress=progress, lines=reported.lines)
+
+
+Outcome = tuple[object, BaseException | None]
+"""What a function has returned, and what it has raised, as data: a future has its own use for some exceptions."""
+
+
+def _outcome(begun: Callable[[], object], call: Callable[[], object]) -> Outcome:
+    try:
+        begun()
+        return call(), None
+    except BaseException as error:  # noqa: BLE001 - a handler is anybody's code
+        return None, error
+
+
+def _place(task: Task[..., object]) -> tuple[str, str]:
+    """Return the module in which a process finds a task and, where that is the program itself, its file.
+
+    Raises:
+        ConfigError: A process cannot find it.
+    """
+    if "<locals>" in task.function.__qualname__:
+        raise ConfigError(f"task {task.name!r} runs in a process, so it must stand at the top of a module")
+    module = task.function.__module__
+    if module != "__main__":
+        return module, ""
+    program = sys.modules[module]
+    if program.__spec__ is not None:  # Begun as `python -m`, so it is a module of its own name, too.
+        return program.__spec__.name, ""
+    file = getattr(program, "__file__", None)
+    if file is None:
+        raise ConfigError(f"task {task.name!r} runs in a process, so it must stand in a file")
+    return module, str(file)
 
 
 def info(held: Held) -> JobInfo:
@@ -122,12 +184,5 @@ def info(held: Held) -> JobInfo:
     )
 
 
-def _forget(running: asyncio.Future[object]) -> None:
-    """Take an error that nobody waits for any more."""
-    if not running.cancelled():
-        running.exception()
-
-
-def error_text(error: BaseException) -> str:
-    """Return what is kept of an error."""
-    return error.message if isinstance(error, Failed) else child.error_text(error)
+def _nothing() -> None:
+    """Do nothing."""

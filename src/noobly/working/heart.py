@@ -18,6 +18,7 @@ from typing import Protocol, Self
 
 from noobly.core.errors import NooblyError
 from noobly.working.driver import Beat, Hold
+from noobly.working.patience import lasting
 
 _log = logging.getLogger("noobly.working")
 
@@ -26,6 +27,8 @@ _SLOW = 1.0
 
 _LOOK = 0.25
 _LONGEST_PAUSE = 1.0
+_LAST = 1.0
+"""Seconds that the thread has to close its connection; nobody needs it any more, and it keeps no program alive."""
 
 
 class Beating(Protocol):
@@ -72,6 +75,7 @@ class Heart:
         self._told, self._named, self._codes = told, named, codes
         self._pause = min(_LONGEST_PAUSE, lease / 3)
         self._begun = Event()
+        self._ending = False
         self._ticked = monotonic()
 
     async def __aenter__(self) -> Self:
@@ -81,15 +85,25 @@ class Heart:
         self._broken: asyncio.Future[None] = self._loop.create_future()
         self._thread = Thread(target=self._live, name="noobly-heart", daemon=True)
         self._thread.start()
-        await asyncio.to_thread(self._begun.wait)
+        try:
+            await asyncio.to_thread(self._begun.wait)
+        except BaseException:  # A cancellation, after which nobody calls ``__aexit__``.
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._ticking.cancel()
         self._broken.cancel()
-        with suppress(RuntimeError):  # The thread's loop has ended by itself.
-            self._own.call_soon_threadsafe(self._over.set)
-        await asyncio.to_thread(self._thread.join)
+        self._end()
+        await asyncio.to_thread(self._thread.join, _LAST)
+
+    def _end(self) -> None:
+        """Let the thread end, also one that has only just begun and looks whether it is to end."""
+        self._ending = True
+        if self._begun.is_set():
+            with suppress(RuntimeError, AttributeError):  # The thread's loop has ended by itself, or never began.
+                self._own.call_soon_threadsafe(self._over.set)
 
     def _tick(self) -> None:
         self._ticked = monotonic()
@@ -115,6 +129,8 @@ class Heart:
     async def _watch_and_beat(self) -> None:
         self._own, self._over = asyncio.get_running_loop(), asyncio.Event()
         self._begun.set()
+        if self._ending:
+            return
         async with asyncio.TaskGroup() as group:
             living = [group.create_task(self._watch()), group.create_task(self._beat_apart())]
             await self._over.wait()
@@ -149,7 +165,7 @@ class Heart:
                 async with self._twin() as jobs:
                     await self._beat_for_ever(jobs)
             except NooblyError as error:
-                if not error.temporary:
+                if lasting(error):
                     raise
                 _log.warning("the heart of a worker cannot reach the jobs; trying again: %s", error)
                 await asyncio.sleep(self._pause)
@@ -167,9 +183,10 @@ class Heart:
         try:
             beats = await jobs.beat(queue, holds, self._lease)
         except NooblyError as error:
-            if not error.temporary:
+            if lasting(error):
                 raise
-            _log.warning("leases of queue %r could not be extended; trying again: %s", queue, error)
+            level = logging.WARNING if error.temporary else logging.ERROR
+            _log.log(level, "leases of queue %r could not be extended; trying again: %s", queue, error)
             return
         for hold, beat in zip(holds, beats, strict=True):
             if beat is not Beat.KEPT and (queue, hold) in self._holds:

@@ -127,7 +127,7 @@ class Jobs(JobSugar):
 
     @public("GET", "logs", permission="read")
     async def logs(self, id: str, *, queue: str = DEFAULT_QUEUE) -> list[str]:
-        """Return the lines that a job's handler has logged, 1,000 at most."""
+        """Return the lines that a job's handler has logged, and where its attempts failed; 1,000 at most."""
         return await self._driver.logs(queue, id)
 
     @public("GET", "stats", permission="read")
@@ -245,19 +245,28 @@ class Jobs(JobSugar):
     async def report(
         self, id: str, *, queue: str = DEFAULT_QUEUE, progress: Value = None, lines: Sequence[str] = ()
     ) -> bool:
-        """Store a job's progress and log lines; return whether there is such a job."""
+        """Store a job's progress and log lines; return whether there is such a job that has not ended."""
         data = self._forms.data(progress, f"the progress of job {id}")
         return await self._driver.report(queue, id, data, [str(line)[:_LINE] for line in lines])
 
     @public("POST", "sweep", permission="admin", idempotent=True)
     async def sweep(self, queue: str = DEFAULT_QUEUE) -> int:
-        """Forget ended jobs past their retention, as workers do from time to time; return how many."""
+        """Forget ended jobs past their retention, and end those that nobody has begun in their time.
+
+        Workers do so from time to time.
+
+        Returns:
+            How many are forgotten.
+        """
         options = self.options
         retention = Retention(succeeded=options.keep_succeeded, others=options.keep_others, most=options.keep_most)
         return await self._driver.sweep(queue, retention)
 
     async def _record(self, id: str, queue: str, wait: float) -> JobRecord:
         record = await self._driver.get(queue, id, wait)
+        if record is not None and records.overdue(record, self._forms.now()):
+            await self.sweep(queue)  # No worker serves the queue, or it would have.
+            record = await self._driver.get(queue, id, 0.0)
         if record is None:
             raise _unknown(id, queue)
         return record
@@ -281,4 +290,7 @@ def _held(claimed: Claimed) -> Held:
 
 
 def _unknown(id: str, queue: str) -> NotFound:
-    return NotFound(f"queue {queue!r} has no job {id!r}; it never had, or no longer keeps it")
+    return NotFound(
+        f"queue {queue!r} has no job {id!r}; it never had, or no longer keeps it, or the job is in another queue: "
+        "a task with limits has a queue of its own, so say queue=..."
+    )

@@ -15,6 +15,10 @@ Value = Any
 """An argument, a result or a progress, after a trip through JSON."""
 
 
+UNLIMITED = 9e9
+"""The seconds of a job that may take as long as it likes, though its task has a limit."""
+
+
 class JobFailed(Conflict):
     """A job whose result was asked for did not succeed; ``job`` is the job."""
 
@@ -38,7 +42,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         retries: How often it is tried again after a failure.
         backoff: Seconds of the first pause.
         backoff_cap: The longest pause, in seconds.
-        timeout: Seconds that one attempt may take; 0 for no limit.
+        timeout: Seconds that one attempt may take; 0 for no limit, None for that of the task, where it runs.
         expires: Seconds after which it is not begun any more; 0 for never.
         unique: A key; while another job of the queue has it, this one is not added.
         unique_for: Seconds for which a key counts; 0 for until its job has ended.
@@ -55,7 +59,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     retries: int = 0
     backoff: float = 1.0
     backoff_cap: float = 300.0
-    timeout: float = 0.0
+    timeout: float | None = None
     expires: float = 0.0
     unique: str | None = None
     unique_for: float = 0.0
@@ -90,7 +94,7 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         attempts: How often it was begun; releases and vanished workers do not count.
         max_attempts: How often it is tried in all.
         stalls: How often its worker vanished.
-        timeout: Seconds that one attempt may take; 0 for no limit.
+        timeout: Seconds that one attempt may take; 0 for what its task says, ``UNLIMITED`` for no limit.
         created_at: When it was added.
         run_at: When it may run.
         expires_at: When it is not begun any more.
@@ -241,6 +245,12 @@ def checked(bounds: Bounds) -> Bounds:
             raise InvalidArgument(f"{name} must be a whole number of 0 to {_MOST}, not {number!r}")
     seconds(bounds.period, "period")
     return bounds
+
+
+def overdue(record: JobRecord, now: float) -> bool:
+    """Return whether nobody has begun a job in its time, and its store has not noticed yet."""
+    waits = not record.state.final and record.state is not State.RUNNING
+    return waits and record.attempts == 0 and 0 < record.expires_at <= now
 
 
 def value(data: bytes, what: str) -> object:

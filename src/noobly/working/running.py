@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from enum import Enum
+from functools import partial
 
 from noobly.core.backoff import jittered
 from noobly.core.clock import Chance
-from noobly.core.errors import InvalidArgument, NotFound, TooLarge
+from noobly.core.errors import InvalidArgument
+from noobly.core.failure import cause, error_text, trace_text, wanted_pause
 from noobly.working.driver import Hold, Retrying, Verdict
-from noobly.working.executing import Executor, Failed, error_text
-from noobly.working.records import Held, Settled
-from noobly.working.tasks import Tasks
+from noobly.working.executing import Executor
+from noobly.working.processes import Failed
+from noobly.working.records import UNLIMITED, Held, Settled
+from noobly.working.tasks import Task, Tasks
+
+_log = logging.getLogger("noobly.working")
+
+
+_BY_ITSELF = "the handler cancelled itself"
 
 
 class Stop(Enum):
@@ -41,6 +50,7 @@ class Attempt:
         self.took: float | None = None
         self.task: asyncio.Task[None] | None = None
         self._stoppable = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def stop(self, why: Stop) -> None:
         """Stop it; the first reason counts."""
@@ -52,59 +62,76 @@ class Attempt:
     async def run(self, tasks: Tasks, executor: Executor, chance: Chance) -> Settled | None:
         """Run the job and return how it ended; None where that is nobody's business any more."""
         if self.held.unreadable:
+            _log.error(
+                "job %s of queue %r cannot be run: %s", self.held.job.id, self.held.job.queue, self.held.unreadable
+            )
             return self._settled(Verdict.FAILED, error=self.held.unreadable)
         try:
             result = await self._execute(tasks, executor)
         except asyncio.CancelledError as error:
-            if self.stopped is None:  # The handler cancelled itself; releasing the job would repeat that for ever.
-                return self._failed(tasks, error, "the handler cancelled itself", chance)
-            return self._after_stop(tasks, error, chance)
-        except Exception as error:  # noqa: BLE001 - a handler is anybody's code, and what it raises is the outcome
-            return self._failed(tasks, error, error_text(error), chance)
-        return self._settled(Verdict.SUCCEEDED, result=result)
+            if self.stopped is Stop.CANCELLED:
+                return self._settled(Verdict.CANCELLED, error=self.stopped.value)
+            if self.stopped in (Stop.LOST, Stop.RELEASED):
+                return None if self.stopped is Stop.LOST else self._settled(Verdict.RELEASE)
+            # A handler that cancels itself has failed as well; releasing the job would repeat that for ever.
+            failure: BaseException = error
+        except BaseException as error:  # noqa: BLE001 - a handler is anybody's code, and what it raises is the outcome
+            failure = error
+        else:
+            return self._settled(Verdict.SUCCEEDED, result=result)
+        settled = self._failed(tasks, failure, chance)
+        await executor.note(self.held, [_trace(failure)])
+        return settled
 
     async def _execute(self, tasks: Tasks, executor: Executor) -> object:
         """Run the handler; for no longer than that ``stop`` cancels the task."""
-        job = self.held.job
-        task = tasks.find(job.task)
-        limit = job.timeout or task.rules.timeout
+        task = tasks.find(self.held.job.task)
         if self._is_stopped():
             raise asyncio.CancelledError
         self._stoppable = True
-        timer = asyncio.get_running_loop().call_later(limit, self.stop, Stop.LATE) if limit else None
         try:
-            return await executor.run(task, job.args, self.held)
+            return await executor.run(task, self.held.job.args, self.held, partial(self._begun, self._limit(task)))
         except asyncio.CancelledError:
             if self._is_stopped() and self.task is not None:
                 self.task.uncancel()
             raise
         finally:
             self._stoppable = False
-            if timer is not None:
-                timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _begun(self, limit: float) -> None:
+        """Count the time from here: what an attempt waits for a thread or a process is no fault of its own."""
+        if limit and self._stoppable:
+            self._timer = asyncio.get_running_loop().call_later(limit, self.stop, Stop.LATE)
 
     def _is_stopped(self) -> bool:
         return self.stopped is not None
 
-    def _after_stop(self, tasks: Tasks, error: BaseException, chance: Chance) -> Settled | None:
-        if self.stopped is Stop.LATE:
-            return self._failed(tasks, error, f"it took over {self._limit(tasks):g} s", chance)
-        if self.stopped is Stop.CANCELLED:
-            return self._settled(Verdict.CANCELLED, error=self.stopped.value)
-        return None if self.stopped is Stop.LOST else self._settled(Verdict.RELEASE)
+    def _limit(self, task: Task[..., object]) -> float:
+        limit = self.held.job.timeout or task.rules.timeout
+        return 0.0 if limit >= UNLIMITED else limit
 
-    def _limit(self, tasks: Tasks) -> float:
-        return self.held.job.timeout or tasks.find(self.held.job.task).rules.timeout
-
-    def _failed(self, tasks: Tasks, error: BaseException, text: str, chance: Chance) -> Settled:
-        retrying = self.held.retrying
-        if self.held.job.attempts >= retrying.attempts or _hopeless(error, tasks, self.held.job.task):
+    def _failed(self, tasks: Tasks, error: BaseException, chance: Chance) -> Settled:
+        job, retrying, text = self.held.job, self.held.retrying, self._text(tasks, error)
+        what = (job.id, job.queue, job.task, job.attempts, retrying.attempts, text)
+        if job.attempts >= retrying.attempts or _hopeless(error, tasks, job.task):
+            _log.error("job %s of queue %r, task %r, has failed, attempt %d of %d: %s", *what, exc_info=cause(error))
             return self._settled(Verdict.FAILED, error=text)
-        after = getattr(error, "retry_after", None)
-        least = float(after) if isinstance(after, int | float) and 0 < after < 1e7 else 0.0
-        return self._settled(
-            Verdict.RETRY, error=text, delay=max(least, pause(retrying, self.held.job.attempts, chance))
+        delay = max(wanted_pause(error), pause(retrying, job.attempts, chance))
+        _log.warning(
+            "job %s of queue %r, task %r, failed in attempt %d of %d: %s; again in %.3g s",
+            *what,
+            delay,
+            exc_info=cause(error),
         )
+        return self._settled(Verdict.RETRY, error=text, delay=delay)
+
+    def _text(self, tasks: Tasks, error: BaseException) -> str:
+        if isinstance(error, asyncio.CancelledError):
+            late = self.stopped is Stop.LATE
+            return f"it took over {self._limit(tasks.find(self.held.job.task)):g} s" if late else _BY_ITSELF
+        return error.message if isinstance(error, Failed) else error_text(error)
 
     def _settled(self, verdict: Verdict, *, result: object = None, error: str = "", delay: float = 0.0) -> Settled:
         job = self.held.job
@@ -115,15 +142,17 @@ def _hopeless(error: BaseException, tasks: Tasks, name: str) -> bool:
     """Return whether trying again is useless: the argument is wrong, or the task says so."""
     if isinstance(error, Failed):
         return error.final
-    if isinstance(error, InvalidArgument | TooLarge | NotFound) and name not in tasks:
-        return False
     return name in tasks and isinstance(error, (InvalidArgument, *tasks.find(name).rules.no_retry_on))
+
+
+def _trace(error: BaseException) -> str:
+    return (isinstance(error, Failed) and error.trace) or trace_text(error)
 
 
 def pause(retrying: Retrying, attempts: int, chance: Chance) -> float:
     """Return the seconds before the next attempt."""
     if retrying.fixed:
-        return retrying.base
+        return retrying.base * (1 - retrying.jitter * chance.random())
     if retrying.jitter >= 1:
         return jittered(attempts, retrying.base, retrying.cap, chance)
     whole: float = min(retrying.cap, retrying.base * 2.0 ** min(attempts - 1, 60))

@@ -1,17 +1,22 @@
-"""Scripts: Python files of the activities folder that jobs run, ``run(data)`` of each, in a process of its own."""
+"""Scripts: Python files of the activities folder that jobs run, ``run(data)`` of each, in a process besides."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import importlib
+import inspect
+import sys
+from collections.abc import Awaitable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
 import msgspec
 
 from noobly.core.errors import InvalidArgument, NotFound
 from noobly.working.context import Report
-from noobly.working.executing import Executor
+from noobly.working.executing import Begun, Executor
 from noobly.working.records import Held, Value
 from noobly.working.tasks import Task
 
@@ -63,7 +68,10 @@ def locate(folder: str, path: str) -> Path:
         NotFound: There is no such file.
     """
     root = Path(folder).resolve()
-    found = (root / check(path)).resolve()
+    try:
+        found = (root / check(path)).resolve()
+    except (OSError, RuntimeError) as error:
+        raise InvalidArgument(f"the links of the script {path!r} lead nowhere, or in a circle") from error
     if not found.is_relative_to(root):
         raise InvalidArgument(f"the script {path!r} leads out of the activities folder")
     if found.suffix != ".py" or not found.is_file():
@@ -72,17 +80,44 @@ def locate(folder: str, path: str) -> Path:
 
 
 def run(located: Located) -> object:
-    """Run a script; called in a process of its own."""
+    """Run a script; called in a process besides, which next runs another one."""
     file = locate(located.folder, located.path)
-    spec = spec_from_file_location(f"noobly_activity_{file.stem}", file)
+    with _beside(file, Path(located.folder)):
+        function = getattr(_loaded(file, located.path), "run", None)
+        if not callable(function):
+            raise NotFound(f"the script {located.path!r} has no function run(data)")
+        result = function(located.data)
+        return asyncio.run(_awaited(result)) if inspect.isawaitable(result) else result
+
+
+@contextmanager
+def _beside(file: Path, folder: Path) -> Iterator[None]:
+    """Let a script import its neighbours; they are forgotten at its end, for they may change until the next one."""
+    importlib.invalidate_caches()
+    sys.path.insert(0, str(file.parent))
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # The script may have done it.
+            sys.path.remove(str(file.parent))
+        for name, module in list(sys.modules.items()):
+            place = getattr(module, "__file__", None)
+            if isinstance(place, str) and Path(place).is_relative_to(folder):
+                del sys.modules[name]
+
+
+def _loaded(file: Path, path: str) -> ModuleType:
+    name = f"noobly_activity_{file.stem}"
+    spec = spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise NotFound(f"the script {located.path!r} cannot be loaded")
-    module = module_from_spec(spec)
+        raise NotFound(f"the script {path!r} cannot be loaded")
+    sys.modules[name] = module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    function = getattr(module, "run", None)
-    if not callable(function):
-        raise NotFound(f"the script {located.path!r} has no function run(data)")
-    return function(located.data)
+    return module
+
+
+async def _awaited(result: Awaitable[object]) -> object:
+    return await result
 
 
 class ScriptExecutor(Executor):
@@ -98,8 +133,8 @@ class ScriptExecutor(Executor):
         super().__init__(concurrency, report)
         self._folder = str(Path(folder).resolve())
 
-    async def run(self, task: Task[..., object], args: Value, held: Held) -> object:
+    async def run(self, task: Task[..., object], args: Value, held: Held, begun: Begun) -> object:
         """See ``Executor.run``."""
         given = args if isinstance(args, Mapping) else {}
         await asyncio.to_thread(locate, self._folder, given.get("path", ""))  # Before a process is begun for nothing.
-        return await super().run(task, {**given, "folder": self._folder}, held)
+        return await super().run(task, {**given, "folder": self._folder}, held, begun)

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from noobly.core.lines import Merge
 from noobly.core.looking import Looking
 from noobly.core.scope import Scope
-from noobly.working.driver import NewJob, State, Verdict
+from noobly.working.driver import NewJob, State
 from noobly.working.records import Job, JobStats
 
 __all__ = ["Analytics", "Attempts"]
@@ -26,9 +26,9 @@ class Attempts:
         self._instance = scope.instance
         self._durations = scope.environment.meter.histogram("noobly_job_duration_seconds", _ATTEMPTS, labels, _BOUNDS)
 
-    def ended(self, job: Job, verdict: Verdict, took: float) -> None:
+    def ended(self, job: Job, verdict: str, took: float) -> None:
         """Count an attempt that took so many seconds."""
-        self._durations.one((self._instance, job.queue, job.task, verdict.value)).add(took)
+        self._durations.one((self._instance, job.queue, job.task, verdict)).add(took)
 
 
 class Analytics:

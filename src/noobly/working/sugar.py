@@ -154,7 +154,7 @@ class JobSugar(Portable, ABC):
             retries=rules.retrying.attempts - 1,
             backoff=rules.retrying.base,
             backoff_cap=rules.retrying.cap,
-            timeout=rules.timeout,
+            timeout=rules.timeout or None,
         )
         return msgspec.structs.replace(plain, **chosen)
 
@@ -210,14 +210,26 @@ class JobSugar(Portable, ABC):
     async def working(
         self, *, queues: Sequence[str] | None = None, concurrency: int = 10, grace: Seconds = 30.0
     ) -> AsyncIterator[None]:
-        """Run jobs beside the body of an ``async with``; see ``work``. A worker that breaks cancels the body."""
+        """Run jobs beside the body of an ``async with``; see ``work``. A worker that breaks cancels the body.
+
+        Raises:
+            Exception: What the body raises, or what the worker broke of; a group only where both have failed.
+        """
         worker = self._worker(self.tasks, queues, concurrency, grace, None)
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(worker.run(), name="noobly worker")
-            try:
-                yield
-            finally:
-                running.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                running = group.create_task(worker.run(), name="noobly worker")
+                try:
+                    yield
+                finally:
+                    running.cancel()
+        except BaseExceptionGroup as errors:
+            if len(errors.exceptions) > 1:
+                raise
+            (failure,) = errors.exceptions
+        else:
+            return
+        raise failure  # Not in the ``except``, where the group would become its context.
 
     def _worker(
         self,

@@ -31,7 +31,7 @@ class Execution(Enum):
     THREAD = "thread"
     """In a thread; it cannot be stopped from outside."""
     PROCESS = "process"
-    """In a process of its own, for CPU work; timeout and cancellation end the process."""
+    """In a process besides, for CPU work; timeout and cancellation end the process."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     unique: bool = False
     unique_for: float = 0.0
     execution: Execution = Execution.ASYNC
-    no_retry_on: tuple[type[Exception], ...] = ()
+    no_retry_on: tuple[type[BaseException], ...] = ()
 
 
 class TaskOptions(TypedDict, total=False):
@@ -88,7 +88,7 @@ class TaskOptions(TypedDict, total=False):
     concurrency: int | None
     unique: bool | Seconds
     execution: str | None
-    no_retry_on: Sequence[type[Exception]]
+    no_retry_on: Sequence[type[BaseException]]
 
 
 class Task(Generic[P, R]):
@@ -107,11 +107,14 @@ class Task(Generic[P, R]):
         self.name = name
         self.function = function
         self.rules = rules
-        positional = [one for one in inspect.signature(function).parameters.values() if one.kind in _POSITIONAL]
+        parameters = inspect.signature(function).parameters.values()
+        positional = [one for one in parameters if one.kind in _POSITIONAL]
+        if named := [one.name for one in parameters if one.kind is one.KEYWORD_ONLY and one.default is one.empty]:
+            raise ConfigError(f"task {name!r} wants {named[0]!r} by name; a task takes the data and the job, in order")
         if len(positional) > 2:
             raise ConfigError(f"task {name!r} takes {len(positional)} arguments; a task takes the data and the job")
         self.wants_data, self.wants_job = len(positional) > 0, len(positional) > 1
-        self.argument: type[object] = _argument(function, positional)
+        self.argument: type[object] = _argument(name, function, positional)
         self.__name__ = getattr(function, "__name__", name)
         self.__doc__ = function.__doc__
 
@@ -126,13 +129,22 @@ class Task(Generic[P, R]):
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
-def _argument(function: Callable[..., object], positional: Sequence[inspect.Parameter]) -> type[object]:
+def _argument(name: str, function: Callable[..., object], positional: Sequence[inspect.Parameter]) -> type[object]:
     if not positional or positional[0].annotation is inspect.Parameter.empty:
         return object
     try:
         found: type[object] = get_type_hints(function)[positional[0].name]
     except NameError:
         return object  # A type that only exists for the checker: the data stays as it is.
+    except TypeError as error:
+        raise ConfigError(f"the annotations of task {name!r} cannot be read: {error}") from error
+    try:
+        fits = not isinstance(msgspec.inspect.type_info(found), msgspec.inspect.CustomType)
+        msgspec.json.Decoder(found)
+    except TypeError as error:
+        raise ConfigError(f"task {name!r} takes {found!r}, to which no JSON can be converted: {error}") from error
+    if not fits:
+        raise ConfigError(f"task {name!r} takes {found!r}, to which no JSON can be converted")
     return found
 
 
@@ -152,6 +164,8 @@ class Tasks:
         Raises:
             ConfigError: An option is bad or unknown, or the name is taken.
         """
+        if callable(name):
+            raise ConfigError(f"write task() above {getattr(name, '__name__', name)!r}, with its parentheses")
         known = TaskOptions.__annotations__
         for option in options:
             if option not in known:
@@ -159,7 +173,7 @@ class Tasks:
         bounds = _bounds(options.get("rate_limit"), options.get("concurrency"))
 
         def decorate(function: Callable[P, R]) -> Task[P, R]:
-            title = name or str(getattr(function, "__name__", ""))
+            title = name if name is not None else str(getattr(function, "__name__", ""))
             return self.add(Task(title, function, _rules(title, function, bounds, options)))
 
         return decorate
@@ -170,8 +184,8 @@ class Tasks:
         Raises:
             ConfigError: The name is bad or taken, or its queue has other bounds already.
         """
-        if not 1 <= len(task.name) <= 200:
-            raise ConfigError(f"a task's name has 1 to 200 characters, not {len(task.name)}")
+        _text(task.name, "a task's name")
+        _text(task.rules.queue, f"the queue of task {task.name!r}")
         if task.name in self._tasks:
             raise ConfigError(f"there are two tasks named {task.name!r}")
         others = {one.rules.bounds for one in self._tasks.values() if one.rules.queue == task.rules.queue}
@@ -213,10 +227,17 @@ class Tasks:
         return name in self._tasks
 
 
+def _text(text: object, what: str) -> None:
+    if not isinstance(text, str):
+        raise ConfigError(f"{what} is text, not {type(text).__name__}")
+    if not 1 <= len(text) <= 200:
+        raise ConfigError(f"{what} has 1 to 200 characters, not {len(text)}")
+
+
 def _rules(name: str, function: Callable[..., object], bounds: Bounds, options: TaskOptions) -> Rules:
-    unique = options.get("unique", False)
+    unique, queue = options.get("unique", False), options.get("queue")
     return Rules(
-        queue=options.get("queue") or (name if bounds != Bounds() else DEFAULT_QUEUE),
+        queue=queue if queue is not None else (name if bounds != Bounds() else DEFAULT_QUEUE),
         retrying=_retrying(name, options),
         timeout=seconds(options.get("timeout"), "timeout") or 0.0,
         priority=_priority(options.get("priority", 0)),
@@ -224,8 +245,17 @@ def _rules(name: str, function: Callable[..., object], bounds: Bounds, options: 
         unique=unique is not False,
         unique_for=0.0 if isinstance(unique, bool) else seconds(unique, "unique") or 0.0,
         execution=_execution(function, options.get("execution")),
-        no_retry_on=tuple(options.get("no_retry_on", ())),
+        no_retry_on=_hopeless(options.get("no_retry_on", ())),
     )
+
+
+def _hopeless(errors: object) -> tuple[type[BaseException], ...]:
+    if not isinstance(errors, list | tuple | set | frozenset):
+        raise ConfigError(f"no_retry_on is a list of exception classes, not {errors!r}")
+    for error in errors:
+        if not (isinstance(error, type) and issubclass(error, BaseException)):
+            raise ConfigError(f"no_retry_on lists exception classes, and {error!r} is none")
+    return tuple(errors)
 
 
 def _bounds(rate_limit: str | None, concurrency: int | None) -> Bounds:
@@ -233,7 +263,7 @@ def _bounds(rate_limit: str | None, concurrency: int | None) -> Bounds:
         raise ConfigError(f"concurrency must be a whole number of 1 to 100,000, not {concurrency!r}")
     if rate_limit is None:
         return Bounds(running=concurrency or 0)
-    match = _RATE.fullmatch(rate_limit)
+    match = _RATE.fullmatch(rate_limit) if isinstance(rate_limit, str) else None
     if match is None or int(match[1]) == 0 or match[2] == "0":
         raise ConfigError(f"rate_limit must be a number per time, as 4/s, 100/m or 10/30s, not {rate_limit!r}")
     return Bounds(starts=int(match[1]), period=int(match[2] or 1) * _UNITS[match[3]], running=concurrency or 0)

@@ -20,6 +20,7 @@ const tasks = {
   hopeless: async () => {
     throw new UnrecoverableError("no use");
   },
+  slow: async () => new Promise((done) => setTimeout(done, 1500)),
   total: async (job) => Object.values(await job.getChildrenValues()).reduce((sum, part) => sum + part, 0),
 };
 

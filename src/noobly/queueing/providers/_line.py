@@ -8,6 +8,7 @@ from itertools import count
 
 import msgspec
 
+from noobly.core.tally import Tally
 from noobly.queueing.driver import Counts, Failure, Leased, Posted, Sent
 
 _SWEPT = 1024
@@ -34,9 +35,10 @@ class Line:
 
     Args:
         numbers: Where deliveries get their numbers, so that a queue that was forgotten and made anew repeats none.
+        tally: Counts the messages, with those of other queues.
     """
 
-    def __init__(self, numbers: Iterator[int] | None = None) -> None:
+    def __init__(self, numbers: Iterator[int] | None = None, tally: Tally | None = None) -> None:
         self.paused = False
         self.listed = False
         self._messages: dict[str, Kept] = {}
@@ -50,7 +52,7 @@ class Line:
         self._round = 0
         self._sequence = count(1)
         self._numbers = numbers or count(1)
-        self.bytes = 0
+        self._tally = tally or Tally()
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -67,7 +69,7 @@ class Line:
             heappush(self._key_ends, (now + message.window, message.dedup))
         kept = Kept(message=message, sent_at=wall, order=self._order(message), due=now + message.delay)
         self._messages[message.id] = kept
-        self.bytes += len(message.body) + len(message.headers)
+        self._tally.add(len(message.body) + len(message.headers))
         self._line_up(kept)
         return Sent(message.id)
 
@@ -110,9 +112,15 @@ class Line:
             kept = self._messages.get(identity)
             if kept is None or kept.held or kept.order != order:
                 continue
-            self._round = max(self._round, order[1])
+            self._advance(order[1])
             most -= 1
             yield self._lease(kept, lease, now)
+
+    def _advance(self, turn: int) -> None:
+        """Let the round go on; a tenant whose turn has passed counts like a new one."""
+        if turn > self._round:
+            self._round = turn
+            self._turns = {tenant: last for tenant, last in self._turns.items() if last >= turn}
 
     def _lease(self, kept: Kept, lease: float, now: float) -> Leased:
         kept.number, kept.until, kept.held = next(self._numbers), now + lease, True
@@ -151,14 +159,18 @@ class Line:
     def _drop(self, kept: Kept) -> None:
         message = kept.message
         del self._messages[message.id]
-        self.bytes -= len(message.body) + len(message.headers)
+        self._tally.drop(len(message.body) + len(message.headers))
         if message.group is not None and self._first.get(message.group) == message.id:
             self._follow(message.group)
         if not self._messages:
             self._turns.clear()
-        if len(self._due) > 2 * len(self._messages) + _SWEPT:
+        most = 2 * len(self._messages) + _SWEPT
+        if len(self._due) > most:
             self._due = [one for one in self._due if one[1] in self._messages]
             heapify(self._due)
+        if len(self._ready) > most:
+            self._ready = [one for one in self._ready if one[1] in self._messages]
+            heapify(self._ready)
 
     def _follow(self, group: str) -> None:
         """Let the next message of a group take the place of its first one."""
@@ -177,6 +189,7 @@ class Line:
         if kept is None:
             return False
         kept.message, kept.held, kept.due = _failed(kept.message, failure.reason), False, now + failure.delay
+        kept.deliveries -= not failure.counts
         heappush(self._due, (kept.due, kept.message.id, kept.number))
         return True
 
@@ -208,7 +221,7 @@ class Line:
         """Return how many messages there are."""
         self._wake(now)
         held = sum(1 for kept in self._messages.values() if kept.held)
-        ready = [kept for kept in self._messages.values() if not kept.held and kept.due <= now]
+        ready = [kept for kept in self._messages.values() if not kept.held and (kept.due <= now or self._behind(kept))]
         oldest = min((kept.sent_at for kept in ready), default=None)
         return Counts(
             ready=len(ready),
@@ -218,9 +231,16 @@ class Line:
             paused=self.paused,
         )
 
+    def _behind(self, kept: Kept) -> bool:
+        """Return whether a message waits for an earlier one of its group."""
+        group = kept.message.group
+        return group is not None and self._first[group] != kept.message.id
+
     def purge(self, now: float) -> int:
-        """Delete what nobody holds."""
+        """Delete what nobody holds, and forget all dedup keys."""
         self._wake(now)
+        self._keys.clear()
+        self._key_ends.clear()
         free = [kept for kept in self._messages.values() if not kept.held]
         for kept in free:
             self._drop(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aio_pika.abc import AbstractChannel
@@ -45,15 +45,6 @@ class Desk:
             except NooblyError as error:
                 return _none(error)
         return purged.message_count or 0
-
-    async def delete(self, names: Sequence[str]) -> int:
-        """Delete queues, whether they are there or not; return how many messages were in them."""
-        count = 0
-        async with self._open() as channel:
-            for name in names:
-                async with self._link.bounded():
-                    count += (await channel.queue_delete(name)).message_count or 0
-        return count
 
     @asynccontextmanager
     async def _open(self) -> AsyncIterator[AbstractChannel]:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from aio_pika.abc import AbstractIncomingMessage
 
 from noobly.core.clock import Clock, fresh_id
+from noobly.core.errors import Unavailable
 from noobly.queueing.providers._rabbitmq_messages import Letter
 from noobly.queueing.providers._rabbitmq_tap import Tap
 
 
 class Hold:
-    """A delivery that is held: the letter, with this delivery counted, and what settles it with the server."""
+    """A delivery that is held: the letter, with this delivery counted, and what settles it with the server.
+
+    One that is ``answered`` was acknowledged, and the server may not have got it.
+    """
 
     def __init__(self, queue: str, tap: Tap, incoming: AbstractIncomingMessage, letter: Letter) -> None:
         self.queue, self.tap, self.incoming, self.letter = queue, tap, incoming, letter
         self.receipt = fresh_id()
         self.until = 0.0
         self.latest = 0.0
+        self.answered = False
         self.timer: asyncio.TimerHandle | None = None
 
 
@@ -61,14 +66,32 @@ class Holds:
             self._watch(hold)
         else:
             self._drop(hold)
-            self._ended(hold)
+            if not hold.answered:
+                self._ended(hold)
 
-    def take(self, queue: str, receipt: str) -> Hold | None:
-        """Return what a receipt stands for, which is good no more; None where it was not any more."""
+    def take(self, queue: str, receipts: Sequence[str]) -> list[Hold | None]:
+        """Return what receipts stand for, which are good no more; None for each that was not any more.
+
+        Raises:
+            Unavailable: One was acknowledged on a connection that was lost, so nobody knows; all stay as they are.
+        """
+        for receipt in receipts:
+            self._certain(queue, receipt)
+        return [self._taken(queue, receipt) for receipt in receipts]
+
+    def _taken(self, queue: str, receipt: str) -> Hold | None:
         hold = self._good(queue, receipt)
         if hold is not None:
             self._drop(hold)
         return hold
+
+    def _certain(self, queue: str, receipt: str) -> None:
+        hold = self._holds.get(receipt)
+        if hold is not None and hold.queue == queue and hold.answered and hold.tap.closed:
+            raise Unavailable(
+                f"the connection was lost while a message of queue {queue!r} was acknowledged; if RabbitMQ has not got"
+                " that, the message comes again"
+            )
 
     def restore(self, hold: Hold) -> None:
         """Hold again what was taken and could not be settled, as long as its lease still stands."""

@@ -6,8 +6,9 @@ The client's own robust connection is not used: it comes back without its consum
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TypeVar
 
 import aio_pika
@@ -32,7 +33,7 @@ from noobly.core.errors import (
     Unavailable,
 )
 from noobly.core.lifecycle import Tasks
-from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, credentials, tls
+from noobly.queueing.providers._rabbitmq_config import Address, RabbitmqConfig, addresses, credentials, tls
 
 T = TypeVar("T")
 
@@ -84,6 +85,7 @@ class RabbitLink:
 
     def __init__(self, config: RabbitmqConfig, tasks: Tasks, role: str) -> None:
         self._config, self._tasks, self._role = config, tasks, role
+        self._addresses = deque(addresses(config))
         self._connection: AbstractConnection | None = None
         self._attempt: asyncio.Task[AbstractConnection] | None = None
         self._doubted: set[AbstractConnection] = set()
@@ -150,15 +152,22 @@ class RabbitLink:
         return await asyncio.shield(self._attempt)
 
     async def _connect(self) -> AbstractConnection:
+        if self._connection is not None:
+            await self._connection.close()  # It is lost, and would close itself some time later.
+        for _ in range(len(self._addresses) - 1):
+            with suppress(Unavailable):
+                return await self._connected(self._addresses[0])
+            self._addresses.rotate(-1)  # The one that works stays the first.
+        return await self._connected(self._addresses[0])
+
+    async def _connected(self, address: Address) -> AbstractConnection:
         config = self._config
         user, password = credentials(config)
         context = tls(config)
-        if self._connection is not None:
-            await self._connection.close()  # It is lost, and would close itself some time later.
         try:
             self._connection = await aio_pika.connect(
-                host=config.host,
-                port=config.port or (5671 if config.secure else 5672),
+                host=address.host,
+                port=address.port,
                 login=user,
                 password=password,
                 virtualhost=config.vhost,
@@ -169,7 +178,7 @@ class RabbitLink:
                 client_properties={"connection_name": f"noobly {config.namespace} {self._role}"},
             )
         except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
-            failure = classify(error) or Unavailable(f"RabbitMQ at {config.address} cannot be reached")
+            failure = classify(error) or Unavailable(f"RabbitMQ at {address.host}:{address.port} cannot be reached")
             raise failure from error
         return self._connection
 

@@ -10,11 +10,28 @@ from typing import Any
 
 import msgspec
 from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractIncomingMessage
+from aio_pika.abc import AbstractIncomingMessage, HeadersType
 
 from noobly.queueing.driver import Posted
 
 _PREFIX = "noobly-"
+_NOT_KEPT = (_PREFIX, "x-death", "x-first-death", "x-last-death", "x-delivery-count", "x-acquired-count", "CC", "BCC")
+"""How headers begin that do not stay: ours, the server's own, and those that would send copies elsewhere."""
+
+
+class Foreign(msgspec.Struct, frozen=True, kw_only=True):
+    """What a foreign sender has put beside a message, which stays with it. All fields are AMQP's own."""
+
+    headers: HeadersType = {}
+    content_type: str | None = None
+    content_encoding: str | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    type: str | None = None
+    app_id: str | None = None
+
+
+_OURS = Foreign()
 
 
 class Letter(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,17 +42,19 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         sent_at: When it was sent, seconds since the epoch.
         deliveries: Deliveries before it was last stored.
         due: Seconds since the epoch before which it is not delivered.
+        foreign: What else is to stay with it.
     """
 
     message: Posted
     sent_at: float
     deliveries: int = 0
     due: float = 0.0
+    foreign: Foreign = _OURS
 
 
 def pack(letter: Letter) -> Message:
     """Return a letter as AMQP carries it."""
-    message = letter.message
+    message, foreign = letter.message, letter.foreign
     known: dict[str, str | int] = {
         "headers": message.headers,
         "first-error": _text(message.first_error),
@@ -45,9 +64,19 @@ def pack(letter: Letter) -> Message:
         "deliveries": letter.deliveries,
         "due": _ms(letter.due),
     }
-    headers: dict[str, Any] = {_PREFIX + name: value for name, value in known.items() if value}  # as aio-pika has it
-    headers[_PREFIX + "sent-at"] = _ms(letter.sent_at)
-    return Message(message.body, headers=headers, message_id=message.id, delivery_mode=DeliveryMode.PERSISTENT)
+    ours = {_PREFIX + name: value for name, value in known.items() if value}
+    return Message(
+        message.body,
+        headers={**foreign.headers, **ours, _PREFIX + "sent-at": _ms(letter.sent_at)},
+        message_id=message.id,
+        delivery_mode=DeliveryMode.PERSISTENT,
+        content_type=foreign.content_type,
+        content_encoding=foreign.content_encoding,
+        correlation_id=foreign.correlation_id,
+        reply_to=foreign.reply_to,
+        type=foreign.type,
+        app_id=foreign.app_id,
+    )
 
 
 def unpack(incoming: AbstractIncomingMessage) -> Letter:
@@ -69,8 +98,22 @@ def unpack(incoming: AbstractIncomingMessage) -> Letter:
         sent_at=sent_at / 1000,
         deliveries=_read(headers, "deliveries", 0),
         due=_read(headers, "due", 0) / 1000,
+        foreign=_foreign(incoming),
     )
     return _given_up(letter, headers) or letter
+
+
+def _foreign(incoming: AbstractIncomingMessage) -> Foreign:
+    kept = {name: value for name, value in incoming.headers.items() if not name.startswith(_NOT_KEPT)}
+    return Foreign(
+        headers=kept,
+        content_type=incoming.content_type,
+        content_encoding=incoming.content_encoding,
+        correlation_id=incoming.correlation_id,
+        reply_to=incoming.reply_to,
+        type=incoming.type,
+        app_id=incoming.app_id,
+    )
 
 
 def returns(incoming: AbstractIncomingMessage) -> int:
@@ -99,9 +142,11 @@ def _given_up(letter: Letter, headers: Mapping[str, object]) -> Letter | None:
 
 
 def _read(headers: Mapping[str, object], name: str, default: Any) -> Any:
-    """Return a header of ours; the default where somebody else has put another type there."""
+    """Return a header of ours; the default where somebody else has put another type there, or a negative number."""
     value = headers.get(_PREFIX + name, default)
-    return value if type(value) is type(default) else default
+    if type(value) is not type(default) or (isinstance(value, int) and value < 0):
+        return default
+    return value
 
 
 def _ms(seconds: float) -> int:

@@ -12,9 +12,10 @@ from msgspec.structs import replace
 from noobly.core.errors import NooblyError, Unavailable
 from noobly.queueing import names
 from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
+from noobly.queueing.providers._rabbitmq_ladder import LONGEST
 from noobly.queueing.providers._rabbitmq_link import classify
 from noobly.queueing.providers._rabbitmq_messages import Letter, pack
-from noobly.queueing.providers._rabbitmq_names import STEPS, Places, step_for
+from noobly.queueing.providers._rabbitmq_names import Places
 from noobly.queueing.providers._rabbitmq_roll import Roll
 from noobly.queueing.providers._rabbitmq_sending import Parcel, Sending, demand
 from noobly.queueing.providers._rabbitmq_tap import Tap
@@ -40,15 +41,8 @@ class Moving:
         return self._count[queue]
 
     def delays(self, queue: str) -> list[str]:
-        """Return the names of the delay queues that were made here for a queue."""
-        return self._sending.delayed(self._places.name(queue))
-
-    def forget(self, queue: str) -> list[str]:
-        """Return the names of all delay queues that a queue may have, which are to be made anew."""
-        delays = [self._places.delay(queue, step).name for step in STEPS]
-        for delay in delays:
-            self._sending.forget(delay)
-        return delays
+        """Return the names of the delay queues that were made here for a queue, in the order in which messages go."""
+        return [delay for delay in self._places.delays(queue) if self._sending.knows(delay)]
 
     async def strike(self, queue: str) -> None:
         """Take a queue off the roll."""
@@ -62,6 +56,8 @@ class Moving:
         except BaseException:
             self._roll.doubt(queue)
             raise
+        if entry:
+            self._roll.seen(self._sending.length(self._places.roll().name))
         return failures[len(entry) :]
 
     def parcel(self, queue: str, letter: Letter) -> Parcel:
@@ -72,7 +68,11 @@ class Moving:
         also = (self._places.main(names.dead(queue)),) if target else ()
         if left <= 0:
             return Parcel(main, pack(replace(letter, due=0.0)), also)
-        return Parcel(self._places.delay(queue, step_for(left)), pack(letter), (main, *also))
+        path = self._places.path(queue, left)
+        first, *others = path.places
+        # What the server counts down is due when it comes, whatever the clock of its receiver says.
+        due = letter.due if left * 1000 > LONGEST else 0.0
+        return Parcel(first, pack(replace(letter, due=due)), (*others, main, *also), path.exchange, path.key)
 
     async def postpone(
         self,
@@ -101,10 +101,14 @@ class Moving:
             self._count[queue] -= count
 
     async def settle(self, holds: Sequence[Hold]) -> None:
-        """Acknowledge, and make sure that the server knows."""
-        for tap in {hold.tap for hold in holds}:
-            await each(tap, [hold.incoming for hold in holds if hold.tap is tap], "ack")
-            await tap.settled()
+        """Acknowledge, and make sure that the server knows; what is uncertain stays held, to be asked for again."""
+        try:
+            for tap in {hold.tap for hold in holds}:
+                await _acknowledge(tap, [hold for hold in holds if hold.tap is tap])
+        except Exception:
+            for hold in holds:
+                self._holds.restore(hold)
+            raise
 
     async def move(self, queue: str, moves: Sequence[tuple[Hold, Parcel]]) -> None:
         """Store messages in a queue, then acknowledge them; one that could not be stored is held on."""
@@ -127,6 +131,15 @@ def failed(hold: Hold, reason: str) -> Letter:
         return letter
     first = letter.message.first_error or reason
     return replace(letter, message=replace(letter.message, first_error=first, last_error=reason))
+
+
+async def _acknowledge(tap: Tap, holds: Sequence[Hold]) -> None:
+    """Acknowledge, once: the server closes a channel on which it is done twice."""
+    fresh = [hold.incoming for hold in holds if not hold.answered]
+    for hold in holds:
+        hold.answered = True
+    await each(tap, fresh, "ack")
+    await tap.settled()
 
 
 async def each(tap: Tap, messages: Sequence[AbstractIncomingMessage], how: str) -> None:

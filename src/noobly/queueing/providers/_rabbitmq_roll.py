@@ -14,6 +14,7 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from noobly.core.errors import NooblyError, Unavailable
+from noobly.core.lifecycle import Tasks
 from noobly.queueing.providers._rabbitmq_link import RabbitLink
 from noobly.queueing.providers._rabbitmq_names import Place
 from noobly.queueing.providers._rabbitmq_sending import Parcel
@@ -23,6 +24,8 @@ _ATTEMPTS, _PAUSE, _LATE = 60, 0.05, 1.0
 _LOOKS, _SOON = 1000, 0.002
 _LOCKED = "RESOURCE_LOCKED"
 _GONE = "gone"
+_LONG = 1000
+"""Entries after which the roll is gone through, hourly at most, for each process adds its own every hour."""
 _FRESH = 3600.0
 """Seconds after which a name is entered again, for somebody else may have purged it meanwhile."""
 
@@ -30,10 +33,11 @@ _FRESH = 3600.0
 class Roll:
     """Enters names, and calls them."""
 
-    def __init__(self, link: RabbitLink, place: Place) -> None:
-        self._link, self._place = link, place
+    def __init__(self, link: RabbitLink, tasks: Tasks, place: Place) -> None:
+        self._link, self._tasks, self._place = link, tasks, place
         self._reading = asyncio.Lock()
         self._entered: dict[str, float] = {}
+        self._shortened = -_FRESH
 
     def enter(self, queue: str) -> list[Parcel]:
         """Return what is to be stored beside the messages of a queue; nothing where that was done lately."""
@@ -42,6 +46,13 @@ class Roll:
             return []
         self._entered[queue] = now
         return [self._entry(queue, "")]
+
+    def seen(self, entries: int) -> None:
+        """Delete what no longer counts, where there were so many entries that this pays."""
+        now = asyncio.get_running_loop().time()
+        if entries > _LONG and self._shortened <= now - _FRESH:
+            self._shortened = now
+            self._tasks.spawn(self.names(), "shortening the roll")
 
     def strike(self, queue: str) -> Parcel:
         """Return what is to be stored for a queue that was purged."""

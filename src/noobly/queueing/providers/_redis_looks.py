@@ -107,17 +107,19 @@ for _, key in ipairs({Q.r, Q.d}) do
   for _, ref in ipairs(redis.call('ZRANGE', key, 0, -1)) do forget(ref) end
 end
 for _, ref in ipairs(redis.call('ZRANGE', Q.w, 0, -1)) do forget(ref:sub(41)) end
-redis.call('DEL', Q.r, Q.d, Q.w)
+redis.call('DEL', Q.r, Q.d, Q.w, Q.k, Q.e)
 while unread() > 0 do
   local entries = redis.call('XRANGE', Q.s, '(' .. seen_last(), '+', 'COUNT', 1000)
   if not entries[1] then break end
-  for _, entry in ipairs(entries) do redis.call('XDEL', Q.s, entry[1]) end
+  for i, entry in ipairs(entries) do entries[i] = entry[1] end
+  redis.call('XDEL', Q.s, unpack(entries))
 end
 return count
 """
 )
 """Delete what is not leased. Gives how many there were."""
 
-PAUSE = RedisScript("return redis.call('HSET', KEYS[2], 'paused', '1')")
+PAUSE = RedisScript("redis.call('HDEL', KEYS[2], 'paused') return redis.call('HSET', KEYS[2], 'paused', '1')")
+"""As with EXTEND, what makes room comes first, so that a server whose memory is full can be told to wait."""
 
 RESUME = RedisScript(BASE + "redis.call('HDEL', Q.q, 'paused') wake(Q) return 1")

@@ -15,13 +15,14 @@ The keys of a queue, in the order of ``KEYS``:
     d  zset     references that wait for their time, by that time
     w  zset     references that wait behind the first one of their group, with the group's digest before them
     f  hash     the reference that is the first of its group, by group
-    t  hash     the last turn given to each tenant
+    t  zset     tenants by the last turn given to each; those whose turn has passed count like new ones, and are dropped
     k  hash     message ids by dedup key
     e  zset     dedup keys by the end of their window
     z  string   somebody waits; also the channel that wakes who waits
 
-A reference sorts as the message was sent: it begins with the entry of the stream that was the newest then. Times are
-milliseconds of the server's clock. A message of the hash is a record (see ``_redis_records``) and the body.
+A reference sorts as the message was sent: it begins with the entry of the stream that was the newest then, or else with
+the time, so that none is made twice, not after a purge or a restart without its data either. Times are milliseconds of
+the server's clock. A message of the hash is a record (see ``_redis_records``) and the body.
 """
 
 from __future__ import annotations
@@ -95,10 +96,11 @@ local function put(Q, record, body)
   record[DUE], record[SENT] = now + record[DUE], now
   if record[TENANT] ~= '' then
     local round = tonumber(redis.call('HGET', Q.q, 'round') or 0)
-    record[TURN] = math.max(round, tonumber(redis.call('HGET', Q.t, record[TENANT]) or 0) + 1)
-    redis.call('HSET', Q.t, record[TENANT], record[TURN])
+    record[TURN] = math.max(round, tonumber(redis.call('ZSCORE', Q.t, record[TENANT]) or 0) + 1)
+    redis.call('ZADD', Q.t, record[TURN], record[TENANT])
   end
-  local ref = reference(redis.call('HGET', Q.q, 'last') or '0-0', redis.call('HINCRBY', Q.q, 'k', 1))
+  local newest = redis.call('HGET', Q.q, 'last') or string.format('%.0f-0', now)
+  local ref = reference(newest, redis.call('HINCRBY', Q.q, 'k', 1))
   if record[GROUP] ~= '' then ref = ref .. 'g' end
   save(Q, ref, record, body)
   line_up(Q, ref, record)

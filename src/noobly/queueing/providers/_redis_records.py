@@ -44,13 +44,17 @@ class Keys:
     __slots__ = ("all", "plain", "salt", "slot", "wake")
 
     def __init__(self, namespace: str, queue: str) -> None:
-        # A brace at the beginning of the tag would end it.
-        self.slot = f"{{{namespace.replace('}', '%7D')}:{names.origin(queue)}}}"
+        self.slot = f"{{{escaped(namespace)}:{names.origin(queue)}}}"
         base = self.slot + (".dead:" if names.is_dead(queue) else ":")
         self.all = tuple((base + part).encode() for part in PARTS)
         self.wake = self.all[-1]
         self.plain = (self.all[0], self.all[1], self.wake)
         self.salt = "/" + hashlib.sha256(base.encode()).hexdigest()[:8]
+
+
+def escaped(namespace: str) -> str:
+    """Return a namespace without what ends one, or a hash tag: a colon and a brace."""
+    return namespace.replace("%", "%25").replace(":", "%3A").replace("}", "%7D")
 
 
 def special(message: Posted) -> bool:
@@ -119,10 +123,10 @@ def _recorded(receipt: str, record: Record, body: bytes) -> Leased:
         tenant=record.tenant or None,
         first_error=record.first_error,
         last_error=record.last_error,
-        attempts=record.attempts,
+        attempts=max(0, record.attempts),
         died_at=record.died / 1000,
     )
-    deliveries = int(receipt[receipt.rindex(".") + 1 :].partition("/")[0])
+    deliveries = int(receipt[receipt.rindex(".") + 1 :].partition("/")[0]) + min(0, record.attempts)
     return Leased(message=message, receipt=receipt, deliveries=deliveries, sent_at=record.sent / 1000)
 
 

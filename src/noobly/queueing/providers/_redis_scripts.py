@@ -82,9 +82,15 @@ local function group_read(count)
   return redis.call('XREADGROUP', 'GROUP', 'g', 'c', 'COUNT', count, 'NOACK', 'STREAMS', KEYS[1], '>')
 end
 
+-- How many of the messages to take next: a few at first, then as many as their size lets fit into an answer.
+local function portion(wanted)
+  if found == 0 then return math.min(wanted, 10) end
+  return math.max(1, math.min(wanted, 100, math.floor((16777216 - bytes) * found / math.max(1, bytes))))
+end
+
 local function read(wanted)
   while wanted > 0 and bytes < 16777216 do
-    local count = math.min(wanted, 100)
+    local count = portion(wanted)
     local reply = group_read(count)
     local entries = reply and reply[1][2] or {}
     for i = 1, #entries do
@@ -140,13 +146,16 @@ local function pop(count)
     end
     turn = math.max(turn, tonumber(popped[i + 1]) % 1e14)
   end
-  if turn > round then redis.call('HSET', Q.q, 'round', turn) end
+  if turn > round then
+    redis.call('HSET', Q.q, 'round', turn)
+    redis.call('ZREMRANGEBYSCORE', Q.t, '-inf', '(' .. turn)
+  end
 end
 
 -- Take one message of equal rank, or those of the stream that were sent before it.
 local function merge(ref, wanted)
   local bound = string.format('%.0f-%.0f', ref:sub(1, 14), ref:sub(16, 25))
-  local before = redis.call('XRANGE', Q.s, '(' .. seen_last(), bound, 'COUNT', math.min(wanted, 100))
+  local before = redis.call('XRANGE', Q.s, '(' .. seen_last(), bound, 'COUNT', portion(wanted))
   if before[1] then read(#before) else pop(1) end
 end
 
@@ -156,12 +165,12 @@ local function take()
     local first = redis.call('ZRANGE', Q.r, 0, 0, 'WITHSCORES')
     local score = tonumber(first[2])
     if not score then return read(wanted) end
-    if score < PLAIN then pop(math.min(wanted, 100, redis.call('ZCOUNT', Q.r, '-inf', '(9e14')))
-    elseif redis.call('XLEN', Q.s) == 0 then pop(math.min(wanted, 100))
+    if score < PLAIN then pop(math.min(portion(wanted), redis.call('ZCOUNT', Q.r, '-inf', '(9e14')))
+    elseif redis.call('XLEN', Q.s) == 0 then pop(portion(wanted))
     elseif score == PLAIN then merge(first[1], wanted)
     else
       read(wanted)
-      if found < most then pop(math.min(most - found, 100)) end
+      if found < most and bytes < 16777216 then pop(portion(most - found)) end
     end
   end
 end
@@ -229,14 +238,15 @@ NACK = RedisScript(
     + LEASES
     + """
 local receipts, out = {}, {}
-for i = 1, #ARGV, 3 do receipts[#receipts + 1] = ARGV[i] end
+for i = 1, #ARGV, 4 do receipts[#receipts + 1] = ARGV[i] end
 for i, stands in ipairs(standing(receipts)) do
   out[i] = stands and '1' or '0'
   if stands then
     local ref = taken(receipts[i])
     local record, body = load(Q, ref)
-    note(record, ARGV[i * 3])
-    record[DUE] = now + ARGV[i * 3 - 1]
+    note(record, ARGV[i * 4 - 1])
+    record[DUE] = now + ARGV[i * 4 - 2]
+    if ARGV[i * 4] == '0' and record[ATTEMPTS] <= 0 then record[ATTEMPTS] = record[ATTEMPTS] - 1 end
     save(Q, ref, record, body)
     line_up(Q, ref, record)
   end
@@ -245,7 +255,11 @@ wake(Q)
 return table.concat(out)
 """
 )
-"""Give messages back: receipt, delay and reason of each, 1000 at most. Gives 1 or 0 for each."""
+"""Give messages back: receipt, delay, reason, and 0 where the delivery does not count, of each, 1000 at most.
+
+Deliveries are part of a receipt, so they are never counted back: ``ATTEMPTS`` of a message that is no dead letter is 0,
+or less by each delivery that does not count. Gives 1 or 0 for each.
+"""
 
 EXTEND = RedisScript(
     BASE
@@ -254,7 +268,10 @@ local lease, out = tonumber(ARGV[1]), {}
 for i = 2, #ARGV do
   local till = tonumber(redis.call('ZSCORE', Q.l, ARGV[i]) or 0)
   out[i - 1] = till > now and '1' or '0'
-  if till > now then redis.call('ZADD', Q.l, now + lease, ARGV[i]) end
+  if till > now then
+    redis.call('ZREM', Q.l, ARGV[i])  -- A server whose memory is full takes no ZADD first, but goes on with a script.
+    redis.call('ZADD', Q.l, now + lease, ARGV[i])
+  end
   if till > now + lease then wake(Q) end
 end
 return table.concat(out)
@@ -272,7 +289,8 @@ if not standing({receipt})[1] then return -1 end
 local ref = taken(receipt)
 local record, body = load(Q, ref)
 note(record, reason)
-record[ATTEMPTS], record[DIED] = tonumber(redis.call('HGET', Q.n, ref)), now
+local uncounted = math.min(0, record[ATTEMPTS])
+record[ATTEMPTS], record[DIED] = tonumber(redis.call('HGET', Q.n, ref)) + uncounted, now
 drop(Q, ref)
 record[DUE], record[TURN] = 0, 0
 put(dead, record, body)

@@ -3,6 +3,9 @@
 Times are whole microseconds of the wall clock, which the processes that share the file have in common. A clock that is
 set forward ends leases and delays that much too early, and one that is set back that much too late.
 
+Deliveries are part of a receipt, so they are never counted back: ``attempts`` of a message that is no dead letter is 0,
+or less by each delivery that does not count.
+
 A message is in state 0 (ready), 1 (waits for its time), 2 (under a lease) or 3 (behind others of its group). Statements
 name states by number, for SQLite uses a partial index only where its condition stands in the statement.
 """
@@ -12,6 +15,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from noobly.clients.sqlite import Schema
+from noobly.clients.sqlite_rows import seconds, token
 from noobly.queueing.driver import Leased, Posted
 
 READY, DELAYED, BEHIND = 0, 1, 3
@@ -90,7 +94,8 @@ RETURNING *"""
 EXTEND = """UPDATE queue_messages SET due = ?5
 WHERE seq = ?1 AND deliveries = ?2 AND queue = ?3 AND state = 2 AND due > ?4"""
 NACK = """UPDATE queue_messages SET state = iif(?5 > ?4, 1, 0), due = ?5,
-first_error = iif(first_error = '', ?6, first_error), last_error = iif(?6 = '', last_error, ?6)
+first_error = iif(first_error = '', ?6, first_error), last_error = iif(?6 = '', last_error, ?6),
+attempts = attempts - iif(attempts > 0 OR ?7, 0, 1)
 WHERE seq = ?1 AND deliveries = ?2 AND queue = ?3 AND state = 2 AND due > ?4"""
 
 PEEKS = (
@@ -153,16 +158,6 @@ class Row(NamedTuple):
     body: bytes
 
 
-def microseconds(time: float) -> int:
-    """Return seconds as whole microseconds."""
-    return round(time * 1_000_000)
-
-
-def seconds(time: int) -> float:
-    """Return microseconds as seconds."""
-    return time / 1_000_000
-
-
 def place(row: Row) -> tuple[int, int, int]:
     """Return where a message stands in its queue."""
     return row.rank, row.turn, row.seq
@@ -170,14 +165,7 @@ def place(row: Row) -> tuple[int, int, int]:
 
 def receipt(row: Row) -> str:
     """Return what stands for the present delivery of a message."""
-    return f"{row.seq}.{row.deliveries}"
-
-
-def parsed(receipt: str) -> tuple[int, int]:
-    """Return the message and the delivery that a receipt stands for; those of no message for what is none."""
-    seq, _, delivery = receipt.partition(".")
-    good = receipt.isascii() and seq.isdigit() and delivery.isdigit() and max(len(seq), len(delivery)) < 19
-    return (int(seq), int(delivery)) if good else (0, 0)
+    return token(row.seq, row.deliveries)
 
 
 def message(row: Row, receipt: str) -> Leased:
@@ -191,7 +179,8 @@ def message(row: Row, receipt: str) -> Leased:
         tenant=row.tenant,
         first_error=row.first_error,
         last_error=row.last_error,
-        attempts=row.attempts,
+        attempts=max(0, row.attempts),
         died_at=seconds(row.died_at),
     )
-    return Leased(message=posted, receipt=receipt, deliveries=row.deliveries, sent_at=seconds(row.sent_at))
+    deliveries = row.deliveries + min(0, row.attempts)
+    return Leased(message=posted, receipt=receipt, deliveries=deliveries, sent_at=seconds(row.sent_at))

@@ -10,9 +10,10 @@ from typing import NamedTuple
 import msgspec
 
 from noobly.clients.sqlite_arrivals import Glimpse
+from noobly.clients.sqlite_rows import microseconds, parsed, seconds
 from noobly.queueing.driver import Counts, Failure, Leased, Posted, Sent
 from noobly.queueing.providers import _sqlite_rows as rows
-from noobly.queueing.providers._sqlite_rows import BEHIND, DELAYED, READY, Row, microseconds, parsed, seconds
+from noobly.queueing.providers._sqlite_rows import BEHIND, DELAYED, READY, Row
 
 
 class Where(NamedTuple):
@@ -173,7 +174,7 @@ def nack(connection: sqlite3.Connection, queue: str, failures: Sequence[Failure]
     where = find(connection, queue)
     good = [
         connection.execute(
-            rows.NACK, (*parsed(one.receipt), where.id, now, now + microseconds(one.delay), one.reason)
+            rows.NACK, (*parsed(one.receipt), where.id, now, now + microseconds(one.delay), one.reason, one.counts)
         ).rowcount
         > 0
         for one in failures

@@ -12,7 +12,6 @@ from noobly.queueing.providers._sqs_wire import (
     ABSENT,
     STALE,
     Entry,
-    Failed,
     Handle,
     HandleBatch,
     HandledBatch,
@@ -25,10 +24,13 @@ from noobly.queueing.providers._sqs_wire import (
 
 T = TypeVar("T")
 Work: TypeAlias = Callable[[], Awaitable[T]]
+Outcome: TypeAlias = "bool | BaseException"
+"""Whether the receipt of a delivery was good, or why SQS did not do what was asked."""
 
 _TOGETHER = 8
 """Calls under way at once for one call of the driver."""
 _TEN = 10
+_SILENT = "SQS does not say whether it has stored the message"
 
 
 async def every(works: Sequence[Work[T]]) -> list[T]:
@@ -57,31 +59,36 @@ class Calls:
     def __init__(self, aws: AwsJson) -> None:
         self._aws = aws
 
-    async def send(self, url: str, entries: Sequence[Entry]) -> dict[str, str | Failed]:
-        """Send a batch and return, by each one's number in it, SQS's id or the failure."""
+    async def send(self, url: str, entries: Sequence[Entry]) -> list[str | AwsError]:
+        """Send a batch and return, for each message, SQS's id or why it was not stored."""
         answer = await self._aws.call("SendMessageBatch", SendBatch(queue_url=url, entries=list(entries)), SentBatch)
-        return {one.id: one.message_id for one in answer.successful} | {one.id: one for one in answer.failed}
+        stored = {one.id: one.message_id for one in answer.successful}
+        failed = {one.id: AwsError(one.code, one.message) for one in answer.failed}
+        return [stored.get(one.id) or failed.get(one.id) or AwsError("", _SILENT) for one in entries]
 
     async def receive(self, url: str, most: int, lease: int, wait: int) -> list[Message]:
         """Receive up to ten messages."""
         request = Receive(queue_url=url, max_number_of_messages=most, visibility_timeout=lease, wait_time_seconds=wait)
         return (await self._aws.call("ReceiveMessage", request, Received)).messages
 
-    async def delete(self, url: str, handles: Sequence[str]) -> list[bool]:
+    async def delete(self, url: str, handles: Sequence[str]) -> list[Outcome]:
         """Delete deliveries; return for each whether SQS took the handle."""
         return await self._handle("DeleteMessageBatch", url, [Handle(id="", receipt_handle=one) for one in handles])
 
-    async def hide(self, url: str, handles: Sequence[tuple[str, int]]) -> list[bool]:
+    async def hide(self, url: str, handles: Sequence[tuple[str, int]]) -> list[Outcome]:
         """Let deliveries come again after so many seconds; return for each whether SQS took the handle."""
         asked = [Handle(id="", receipt_handle=handle, visibility_timeout=seconds) for handle, seconds in handles]
         return await self._handle("ChangeMessageVisibilityBatch", url, asked)
 
-    async def _handle(self, operation: str, url: str, handles: Sequence[Handle]) -> list[bool]:
+    async def _handle(self, operation: str, url: str, handles: Sequence[Handle]) -> list[Outcome]:
         parts = [handles[start : start + _TEN] for start in range(0, len(handles), _TEN)]
-        done = await every([partial(self._part, operation, url, part) for part in parts])
-        return [good for part in done for good in part]
+        done = await outcomes([partial(self._part, operation, url, part) for part in parts], _TOGETHER)
+        found: list[Outcome] = []
+        for part, one in zip(parts, done, strict=True):
+            found += [one] * len(part) if isinstance(one, BaseException) else one
+        return found
 
-    async def _part(self, operation: str, url: str, part: Sequence[Handle]) -> list[bool]:
+    async def _part(self, operation: str, url: str, part: Sequence[Handle]) -> list[Outcome]:
         entries = [
             Handle(id=str(number), receipt_handle=one.receipt_handle, visibility_timeout=one.visibility_timeout)
             for number, one in enumerate(part)
@@ -92,17 +99,28 @@ class Calls:
             if error.code in ABSENT:
                 return [False] * len(part)
             raise
-        stale = {one.id for one in answer.failed if _stale(one)}
-        return [one.id not in stale for one in entries]
+        failed = {one.id: AwsError(one.code, one.message) for one in answer.failed}
+        return [_outcome(failed.get(one.id)) for one in entries]
 
 
-def _stale(failed: Failed) -> bool:
-    """Return whether a delivery failed for its receipt's sake.
+def _outcome(error: AwsError | None) -> Outcome:
+    """Return what became of a delivery; what failed for its receipt's sake was no good."""
+    if error is None:
+        return True
+    return False if error.code in STALE and not beyond(error) else error
+
+
+def beyond(outcome: Outcome) -> bool:
+    """Return whether a delivery failed because it would be hidden for over 12 hours since it was received."""
+    return isinstance(outcome, AwsError) and outcome.code in STALE and "VisibilityTimeout" in outcome.message
+
+
+def settled(found: Sequence[Outcome]) -> list[bool]:
+    """Return whether each receipt was good.
 
     Raises:
-        AwsError: It failed for another reason.
+        AwsError: SQS did not do it, for another reason.
     """
-    error = AwsError(failed.code, failed.message)
-    if error.code in STALE and "VisibilityTimeout" not in error.message:
-        return True
-    raise error
+    if error := next((one for one in found if isinstance(one, BaseException)), None):
+        raise error
+    return [one is True for one in found]

@@ -16,7 +16,8 @@ class SqsConfig(AwsConfig, frozen=True, kw_only=True):
         namespace: What the names of queues begin with; empty for the names that users give them.
         fifo: Whether queues are FIFO queues, which have order and dedup, but neither delays nor fairness.
         fair: Whether tenants are told to SQS, which then keeps one with many messages from holding up the others.
-        create: Whether a queue that is missing is made with its first message.
+        create: Whether a queue that is missing is made with its first message, and the redrive policy raised of one
+            that is there.
         retention: Seconds for which SQS keeps a message, in queues that are made here; a dead letter, 14 days.
         max_deliveries: That of the service's options: after one more, SQS itself puts a message among the dead letters.
         ask_all: Whether a receive that shall not wait asks all of SQS's servers, which takes up to a second where

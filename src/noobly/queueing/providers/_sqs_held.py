@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from typing import Generic, TypeVar
@@ -16,12 +16,12 @@ import msgspec
 
 from noobly.core.clock import fresh_id
 from noobly.queueing.driver import Posted
+from noobly.queueing.providers._sqs_wire import Value, weight
 
 _MOST_BYTES = 256 * 1024 * 1024
 """Bytes of bodies that are kept; beyond them the oldest are given up, and their messages cannot be buried."""
 _SWEPT = 1024
 """Ends of leases beyond twice those that are held, from which on the others are swept out."""
-_REMEMBERED = 100_000
 _RECEIPT = re.compile(r"[0-9a-f]{12}\.(.+)")
 
 K = TypeVar("K")
@@ -36,6 +36,7 @@ class Held(msgspec.Struct, kw_only=True):
         handle: SQS's receipt handle.
         number: SQS's id of the message.
         message: The message; None where it was given up for want of room.
+        foreign: Attributes that somebody else gave it.
         deliveries: How often it was delivered.
         until: When the lease ends.
     """
@@ -44,6 +45,7 @@ class Held(msgspec.Struct, kw_only=True):
     handle: str
     number: str
     message: Posted | None
+    foreign: Mapping[str, Value] = {}
     deliveries: int
     until: float
 
@@ -142,13 +144,13 @@ class Receipts:
 
     def _weigh(self, receipt: str, held: Held) -> None:
         """Count what a delivery's message takes, and give up the oldest ones where that is too much together."""
-        size = len(held.message.body) + len(held.message.headers) if held.message else 0
+        size = len(held.message.body) + len(held.message.headers) + weight(held.foreign) if held.message else 0
         self._sizes[receipt] = size
         self._bytes += size
         while self._bytes > _MOST_BYTES:
             oldest, freed = self._sizes.popitem(last=False)
             self._bytes -= freed
-            self._held[oldest].message = None
+            self._held[oldest].message, self._held[oldest].foreign = None, {}
 
 
 class Memory(Generic[K, V]):
@@ -156,10 +158,11 @@ class Memory(Generic[K, V]):
 
     Args:
         now: The clock.
+        most: How much is remembered.
     """
 
-    def __init__(self, now: Callable[[], float]) -> None:
-        self._now = now
+    def __init__(self, now: Callable[[], float], most: int = 100_000) -> None:
+        self._now, self._most = now, most
         self._kept: OrderedDict[K, tuple[V, float]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
@@ -171,7 +174,7 @@ class Memory(Generic[K, V]):
         """Remember something until a time of the clock."""
         self._kept[key] = (value, until)
         self._kept.move_to_end(key)
-        if len(self._kept) > _REMEMBERED:
+        if len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
     def drop(self, key: K) -> None:

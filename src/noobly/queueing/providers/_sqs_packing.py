@@ -14,16 +14,20 @@ from noobly.core.clock import fresh_id
 from noobly.core.errors import TooLarge, Unsupported
 from noobly.queueing.driver import Posted
 from noobly.queueing.providers._sqs_names import token
-from noobly.queueing.providers._sqs_wire import Entry, Message, Value
+from noobly.queueing.providers._sqs_wire import Entry, Message, Value, weight
 
 MOST_BYTES = 1024 * 1024
 """What a message, and a batch of them, may have with all attributes."""
 TOGETHER = 10
 _RESERVE = 16 * 1024
 """Bytes that are kept free for the errors of a dead letter."""
+_ERRORS = (_RESERVE, 100, 0)
+"""Characters of each error that a dead letter keeps, the fewer the less room there is."""
+_MOST_ATTRIBUTES = 10
 _LONGEST_DELAY = 900
 DEDUP_WINDOW = 300
-_BESIDE, _ENCODING = "noobly.message", "noobly.encoding"
+_OURS = "noobly."
+_BESIDE, _ENCODING = f"{_OURS}message", f"{_OURS}encoding"
 _UNFIT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What no message may hold: https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html"""
 
@@ -61,23 +65,41 @@ class Packing:
     def __init__(self, *, fifo: bool, fair: bool) -> None:
         self.fifo, self._fair = fifo, fair
 
-    def pack(self, message: Posted, *, unique: str = "") -> Entry:
+    def pack(self, message: Posted) -> Entry:
         """Return a message as SQS takes it.
-
-        Args:
-            message: The message.
-            unique: What is the same for each attempt to send it, for FIFO queues.
 
         Raises:
             TooLarge: It is too long with all that travels beside it.
             Unsupported: Its delay or its dedup window is none that SQS has.
         """
         self._admit(message)
+        entry = self._entry(message, fresh_id())
+        _check_size(entry, message)
+        return entry
+
+    def letter(self, message: Posted, foreign: Mapping[str, Value], unique: str) -> Entry:
+        """Return a dead letter as SQS takes it, in any case: with shorter errors, or nothing of ours, where it is long.
+
+        Args:
+            message: The message, as it was received.
+            foreign: The attributes that somebody else gave it.
+            unique: What is the same for each attempt to send it, for FIFO queues.
+        """
+        for longest in _ERRORS:
+            told = {"first_error": message.first_error[:longest], "last_error": message.last_error[:longest]}
+            entry = self._entry(msgspec.structs.replace(message, **told), unique)
+            entry.message_attributes.update(foreign)
+            if _size(entry) <= MOST_BYTES and len(entry.message_attributes) <= _MOST_ATTRIBUTES:
+                return entry
+        del entry.message_attributes[_BESIDE]
+        return entry
+
+    def _entry(self, message: Posted, unique: str) -> Entry:
         text, encoding = _text(message.body)
         attributes = {_BESIDE: _value(_beside(message))}
         if encoding:
             attributes[_ENCODING] = _value(encoding)
-        entry = Entry(
+        return Entry(
             id="0",
             message_body=text,
             delay_seconds=0 if self.fifo else ceil(message.delay),
@@ -85,8 +107,6 @@ class Packing:
             message_group_id=self._group(message),
             message_deduplication_id=self._key(message, unique),
         )
-        _check_size(entry, message)
-        return entry
 
     def _admit(self, message: Posted) -> None:
         if message.delay > _LONGEST_DELAY:
@@ -108,7 +128,7 @@ class Packing:
     def _key(self, message: Posted, unique: str) -> str | None:
         if not self.fifo:
             return None
-        return token(message.dedup) if message.dedup is not None else unique or fresh_id()
+        return token(message.dedup) if message.dedup is not None else unique
 
     def unpack(self, message: Message) -> Posted:
         """Return a received message; one of somebody else's is its body, with the id that SQS gave it."""
@@ -127,6 +147,11 @@ class Packing:
             attempts=beside.attempts,
             died_at=beside.died_at,
         )
+
+
+def foreign(message: Message) -> dict[str, Value]:
+    """Return the attributes of a message that are not ours."""
+    return {name: one for name, one in message.message_attributes.items() if not name.startswith(_OURS)}
 
 
 def _beside(message: Posted) -> str:
@@ -185,9 +210,7 @@ def _bytes(message: Message) -> bytes:
 
 
 def _size(entry: Entry) -> int:
-    attributes: Mapping[str, Value] = entry.message_attributes
-    beside = sum(len(name) + len(one.data_type) + len(one.string_value.encode()) for name, one in attributes.items())
-    return len(entry.message_body.encode()) + beside
+    return len(entry.message_body.encode()) + weight(entry.message_attributes)
 
 
 def _check_size(entry: Entry, message: Posted) -> None:

@@ -11,7 +11,7 @@ from math import ceil
 
 from noobly.clients.aws import AwsError, AwsJson
 from noobly.queueing.driver import Counts
-from noobly.queueing.providers._sqs_calls import Calls, every
+from noobly.queueing.providers._sqs_calls import Calls, every, settled
 from noobly.queueing.providers._sqs_packing import TOGETHER
 from noobly.queueing.providers._sqs_wire import ABSENT, Ask, Nothing
 
@@ -57,6 +57,6 @@ async def _some(calls: Calls, url: str, times: int, wait: int) -> int:
     """Receive and delete up to 80 messages, waiting so long where there is none."""
     works = [partial(calls.receive, url, TOGETHER, _LEASE, wait)] * min(times, _AT_ONCE)
     found = [one for batch in await every(works) for one in batch]
-    good = await calls.delete(url, [one.receipt_handle for one in found]) if found else []
+    good = settled(await calls.delete(url, [one.receipt_handle for one in found]))
     # Standard queues may deliver a message twice.
     return len({one.message_id for one, done in zip(found, good, strict=True) if done})

@@ -13,6 +13,7 @@ from noobly.core.errors import NotFound
 from noobly.queueing import names
 from noobly.queueing.providers._sqs_calls import every
 from noobly.queueing.providers._sqs_names import Naming, told
+from noobly.queueing.providers._sqs_policies import Policies, Policy, written
 from noobly.queueing.providers._sqs_wire import (
     ABSENT,
     Ask,
@@ -36,7 +37,7 @@ class Making(msgspec.Struct, frozen=True, kw_only=True):
     """How queues are made.
 
     Args:
-        create: Whether they are; otherwise sending to a missing one fails.
+        create: Whether they are, and changed where they are there; otherwise sending to a missing one fails.
         fifo: Whether they are FIFO queues.
         retention: Seconds SQS keeps messages that nobody deletes; dead letters it keeps for 14 days.
         receives: Deliveries after which SQS itself puts a message among the dead letters.
@@ -53,6 +54,7 @@ class Directory:
 
     def __init__(self, aws: AwsJson, naming: Naming, making: Making) -> None:
         self._aws, self._naming, self._making = aws, naming, making
+        self._policies = Policies(aws, receives=making.receives, change=making.create)
         self._urls: dict[str, str] = {}
         self._making_one = asyncio.Lock()
         self._made = asyncio.Event()
@@ -68,6 +70,7 @@ class Directory:
             if error.code in ABSENT:
                 return None
             raise
+        await self._policies.check(queue, found.queue_url)
         return self._keep(queue, found.queue_url)
 
     async def wait(self, queue: str, until: float) -> str | None:
@@ -143,8 +146,7 @@ class Directory:
         if not names.is_dead(queue):
             dead = await self._make(names.dead(queue))
             arn = (await self.attributes(dead, ["QueueArn"]))["QueueArn"]
-            policy = {"deadLetterTargetArn": arn, "maxReceiveCount": str(making.receives)}
-            attributes["RedrivePolicy"] = msgspec.json.encode(policy).decode()
+            attributes |= written(Policy(arn, making.receives))
         return attributes
 
     async def attributes(self, url: str, wanted: Sequence[str]) -> dict[str, str]:

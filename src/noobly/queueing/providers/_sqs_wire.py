@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 STALE = frozenset({"ReceiptHandleIsInvalid", "InvalidIdFormat", "MessageNotInflight", "InvalidParameterValue"})
@@ -14,10 +16,19 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True, rename="pascal", omit_def
 
 
 class Value(Shape, frozen=True):
-    """A message attribute."""
+    """A message attribute: text, or bytes as base64."""
 
     string_value: str = ""
+    binary_value: str = ""
     data_type: str = ""
+
+
+def weight(attributes: Mapping[str, Value]) -> int:
+    """Return the bytes of attributes as SQS counts them, names and types included."""
+    return sum(
+        len(name) + len(one.data_type) + len(one.string_value.encode()) + len(one.binary_value) * 3 // 4
+        for name, one in attributes.items()
+    )
 
 
 class Entry(Shape, frozen=True):
@@ -70,7 +81,7 @@ class Receive(Shape, frozen=True):
     message_system_attribute_names: list[str] = msgspec.field(
         default_factory=lambda: ["ApproximateReceiveCount", "SentTimestamp", "MessageGroupId"]
     )
-    message_attribute_names: list[str] = msgspec.field(default_factory=lambda: ["noobly.*"])
+    message_attribute_names: list[str] = msgspec.field(default_factory=lambda: ["All"])
 
 
 class Message(Shape, frozen=True):
@@ -141,6 +152,13 @@ class Attributes(Shape, frozen=True):
     """The answer to GetQueueAttributes."""
 
     attributes: dict[str, str] = {}
+
+
+class SetAttributes(Shape, frozen=True):
+    """SetQueueAttributes."""
+
+    queue_url: str
+    attributes: dict[str, str]
 
 
 class Tagged(Shape, frozen=True):

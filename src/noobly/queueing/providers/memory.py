@@ -13,6 +13,7 @@ from noobly.core.checks import Limits
 from noobly.core.config import Config
 from noobly.core.errors import RateLimited
 from noobly.core.scope import Environment
+from noobly.core.tally import Tally
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
 from noobly.queueing.providers._line import Line
 
@@ -38,7 +39,7 @@ class MemoryQueues:
     Config = MemoryConfig
     scheme = "memory"
     in_process = True
-    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
+    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS, Can.UNCOUNT})
 
     def __init__(self, config: MemoryConfig, environment: Environment) -> None:
         self.limits = Limits(value_bytes=config.max_bytes // 2)
@@ -47,6 +48,7 @@ class MemoryQueues:
         self._wall = environment.clock.time
         self._lines: dict[str, Line] = {}
         self._numbers = count(1)
+        self._tally = Tally()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
 
     async def send(self, queue: str, messages: Sequence[Posted], /) -> list[Sent]:
@@ -56,15 +58,15 @@ class MemoryQueues:
             RateLimited: There is no room for all of them; none is stored.
         """
         self._check_room(queue, messages)
-        line = self._lines.setdefault(queue, Line(self._numbers))
+        line = self._made(queue)
         now, wall = self._now(), self._wall()
         sent = [line.add(message, now, wall) for message in messages]
         self._wake(queue, len(messages))
         return sent
 
     def _check_room(self, queue: str, messages: Sequence[Posted]) -> None:
-        held = sum(map(len, self._lines.values()))
-        size = sum(line.bytes for line in self._lines.values()) + held * _OVERHEAD
+        held = self._tally.count
+        size = self._tally.bytes + held * _OVERHEAD
         more = sum(len(one.body) + len(one.headers) + _OVERHEAD for one in messages)
         if held + len(messages) > self._config.max_messages or size + more > self._config.max_bytes:
             raise RateLimited(f"queue {queue!r} takes no more: the memory provider is full with {held} messages")
@@ -138,7 +140,7 @@ class MemoryQueues:
         message = self._line(queue).remove(failure, now, wall)
         if message is None:
             return False
-        self._lines.setdefault(dead, Line(self._numbers)).add(message, now, wall)
+        self._made(dead).add(message, now, wall)
         self._wake(dead, 1)
         self._wake(queue, 1)
         return True
@@ -167,7 +169,7 @@ class MemoryQueues:
 
     async def pause(self, queue: str, /) -> None:
         """See the protocol."""
-        self._lines.setdefault(queue, Line(self._numbers)).paused = True
+        self._made(queue).paused = True
 
     async def resume(self, queue: str, /) -> None:
         """See the protocol."""
@@ -176,6 +178,12 @@ class MemoryQueues:
 
     async def health(self) -> None:
         """See the protocol; memory is always there."""
+
+    def _made(self, queue: str) -> Line:
+        line = self._lines.get(queue)
+        if line is None:
+            line = self._lines[queue] = Line(self._numbers, self._tally)
+        return line
 
     def _line(self, queue: str) -> Line:
         line = self._lines.get(queue)

@@ -2,8 +2,8 @@
 
 RabbitMQ knows no leases: a message is held by the connection that received it. So a receipt is good only in the process
 that received it, and a message whose receiver dies comes again when the server notices. A message can be held for
-``longest_lease`` seconds, which must be less than the server's ``consumer_timeout``. A clock of the senders and
-receivers tells when a delayed message is due.
+``longest_lease`` seconds, which must be less than the server's ``consumer_timeout``. Delays are counted down in the
+server.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 from msgspec.structs import replace
 
 from noobly.core.checks import Limits
-from noobly.core.errors import InvalidArgument, NooblyError
+from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
-from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig
+from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, limit
 from noobly.queueing.providers._rabbitmq_desk import Desk
 from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
 from noobly.queueing.providers._rabbitmq_link import RabbitLink, classify, uncut
 from noobly.queueing.providers._rabbitmq_messages import Letter, returns, unpack
 from noobly.queueing.providers._rabbitmq_moving import Moving, each, failed
 from noobly.queueing.providers._rabbitmq_names import Places
-from noobly.queueing.providers._rabbitmq_receiving import Taps
+from noobly.queueing.providers._rabbitmq_receiving import LOOK, Taps
 from noobly.queueing.providers._rabbitmq_roll import Roll
-from noobly.queueing.providers._rabbitmq_sending import Sending
+from noobly.queueing.providers._rabbitmq_sending import Sending, demand
 from noobly.queueing.providers._rabbitmq_tap import Tap, Waiting
 
+_MOST_BYTES = 16 * 1024 * 1024
+"""What RabbitMQ 4 takes by default."""
 _GRACE = 1.0
 """Seconds that receivers have when the provider is closed."""
-_POLL = 0.05
-"""Seconds between looks for a queue that nobody has sent to yet."""
 
 
 class RabbitmqQueues:
@@ -49,22 +49,24 @@ class RabbitmqQueues:
     Config = RabbitmqConfig
     scheme = "rabbitmq"
     in_process = False
-    limits = Limits(value_bytes=16 * 1024 * 1024)  # What RabbitMQ 4 takes by default.
-    features = frozenset({Can.DELAY, Can.ERRORS})
+    limits = Limits(value_bytes=_MOST_BYTES)
+    features = frozenset({Can.DELAY, Can.ERRORS, Can.UNCOUNT})
     classify = staticmethod(classify)
 
     def __init__(self, config: RabbitmqConfig, environment: Environment) -> None:
-        self._longest = config.longest_lease
+        self.limits = Limits(value_bytes=_MOST_BYTES, lease=config.longest_lease)
         self._wall = environment.clock.time
         self._tasks = Tasks()
         self._near = RabbitLink(config, self._tasks, "receiving")
         self._far = RabbitLink(config, self._tasks, "sending")
-        self._places = Places(config.namespace, config.delivery_limit)
+        self._places = Places(config.namespace, limit(config))
         self._desk = Desk(self._near)
         self._taps = Taps(self._near, self._tasks)
-        self._roll = Roll(self._near, self._places.roll())
+        self._roll = Roll(self._near, self._tasks, self._places.roll())
         self._holds = Holds(environment.clock, config.longest_lease, self._lapse)
-        self._moving = Moving(Sending(self._far), self._places, self._roll, self._holds, self._wall)
+        self._moving = Moving(
+            Sending(self._far, self._places.rungs()), self._places, self._roll, self._holds, self._wall
+        )
         self._waiting: dict[Waiting, asyncio.Future[None]] = {}
 
     async def start(self, stack: AsyncExitStack) -> None:
@@ -94,19 +96,14 @@ class RabbitmqQueues:
 
     async def _store(self, queue: str, letters: Sequence[Letter]) -> list[str]:
         parcels = [self._moving.parcel(queue, letter) for letter in letters]
-        return await self._moving.publish(queue, parcels)
+        failures = await self._moving.publish(queue, parcels)
+        if all(failures):
+            demand(failures, queue)
+        self._taps.made(self._places.name(queue))
+        return failures
 
     async def receive(self, queue: str, most: int, lease: float, wait: float, /) -> list[Leased]:
-        """See the protocol.
-
-        Raises:
-            InvalidArgument: The lease is longer than the server lets anybody hold a message.
-        """
-        if lease > self._longest:
-            raise InvalidArgument(
-                f"a lease of {lease:g} s is too long for RabbitMQ; longest_lease is {self._longest:g} s, which must be"
-                " less than the server's consumer_timeout"
-            )
+        """See the protocol."""
         waiting = Waiting()
 
         def gone(work: asyncio.Task[list[Leased]]) -> None:
@@ -124,18 +121,18 @@ class RabbitmqQueues:
             done.set_result(None)
 
     async def _receive(self, queue: str, most: int, lease: float, wait: float, waiting: Waiting) -> list[Leased]:
-        loop = asyncio.get_running_loop()
-        until = loop.time() + wait
+        now, name = asyncio.get_running_loop().time, self._places.name(queue)
+        began = now()
+        until = began + wait
         while True:
-            tap = await self._taps.open(self._places.name(queue), partial(self._surplus, queue))
-            left = until - loop.time()
-            messages = await self._taken(tap, most, left, waiting) if tap is not None else []
+            last = now() >= until
+            tap = await self._taps.open(name, partial(self._surplus, queue), began if last else now() - LOOK)
+            messages = await self._taken(tap, most, until - now(), waiting) if tap is not None else []
             found = await self._leased(queue, tap, messages, lease) if tap is not None else []
-            left = until - loop.time()
-            if found or left <= 0 or waiting.over:
+            if found or last or waiting.over or (tap is not None and now() >= until):
                 return found
-            if not messages:
-                await waiting.wait(min(_POLL, left))
+            if tap is None:
+                await self._taps.appears(name, waiting, until - now())
 
     async def _taken(self, tap: Tap, most: int, wait: float, waiting: Waiting) -> list[AbstractIncomingMessage]:
         tap.users += 1
@@ -151,7 +148,7 @@ class RabbitmqQueues:
     async def _leased(
         self, queue: str, tap: Tap, messages: Sequence[AbstractIncomingMessage], lease: float
     ) -> list[Leased]:
-        """Lease what is due; what came too early waits on."""
+        """Lease what is due; what waits longer than the server can let it at a stretch waits on."""
         now = self._wall()
         letters = [(one, unpack(one)) for one in messages]
         early = [(one, letter) for one, letter in letters if letter.due > now]
@@ -171,7 +168,7 @@ class RabbitmqQueues:
         """Give back what came for somebody who is gone; it is stored anew, for the server would count a delivery."""
         if work.cancelled() or work.exception() is not None:
             return
-        holds = [self._holds.take(queue, leased.receipt) for leased in work.result()]
+        holds = self._holds.take(queue, [leased.receipt for leased in work.result()])
         moves = [
             (hold, self._moving.parcel(queue, replace(hold.letter, deliveries=hold.letter.deliveries - 1)))
             for hold in holds
@@ -192,8 +189,12 @@ class RabbitmqQueues:
             self._tasks.spawn(each(hold.tap, [hold.incoming], "reject"), "giving a message back")
 
     async def ack(self, queue: str, receipts: Sequence[str], /) -> list[bool]:
-        """See the protocol."""
-        holds = [self._holds.take(queue, receipt) for receipt in receipts]
+        """See the protocol.
+
+        Raises:
+            Unavailable: The connection was lost meanwhile, so it is not known whether they are deleted.
+        """
+        holds = self._holds.take(queue, receipts)
         if any(holds):
             await uncut(self._tasks, self._moving.settle([hold for hold in holds if hold is not None]))
         return [hold is not None for hold in holds]
@@ -201,9 +202,9 @@ class RabbitmqQueues:
     async def nack(self, queue: str, failures: Sequence[Failure], /) -> list[bool]:
         """See the protocol; the message is stored anew, with its errors, and then acknowledged."""
         due = [self._wall() + one.delay if one.delay > 0 else 0.0 for one in failures]
-        holds = [self._holds.take(queue, one.receipt) for one in failures]
+        holds = self._holds.take(queue, [one.receipt for one in failures])
         moves = [
-            (hold, self._moving.parcel(queue, replace(failed(hold, one.reason), due=when)))
+            (hold, self._moving.parcel(queue, _given_back(hold, one, when)))
             for hold, one, when in zip(holds, failures, due, strict=True)
             if hold is not None
         ]
@@ -212,18 +213,19 @@ class RabbitmqQueues:
         return [hold is not None for hold in holds]
 
     async def extend(self, queue: str, receipts: Sequence[str], lease: float, /) -> list[bool]:
-        """See the protocol; no lease ends later than ``longest_lease`` seconds after the delivery."""
+        """See the protocol; all extensions together end ``longest_lease`` seconds after the delivery."""
         return [self._holds.extend(queue, receipt, lease) for receipt in receipts]
 
     async def bury(self, queue: str, dead: str, failure: Failure, /) -> bool:
         """See the protocol; the message is stored there before it is acknowledged here."""
-        hold = self._holds.take(queue, failure.receipt)
+        [hold] = self._holds.take(queue, [failure.receipt])
         if hold is None:
             return False
         letter = failed(hold, failure.reason)
         message = replace(letter.message, attempts=letter.deliveries, died_at=self._wall())
         buried = replace(letter, message=message, deliveries=0, due=0.0)
         await uncut(self._tasks, self._moving.move(dead, [(hold, self._moving.parcel(dead, buried))]))
+        self._taps.made(self._places.name(dead))
         return True
 
     async def counts(self, queue: str, /) -> Counts:
@@ -246,10 +248,10 @@ class RabbitmqQueues:
         return await uncut(self._tasks, self._purge(queue))
 
     async def _purge(self, queue: str) -> int:
-        name = self._places.name(queue)
-        count = await self._desk.purge(name) + await self._desk.delete(self._moving.forget(queue))
+        places = [*self._places.delays(queue), self._places.name(queue)]
+        counts = [await self._desk.purge(place) for place in places]
         await self._moving.strike(queue)
-        return count
+        return sum(counts)
 
     async def queues(self) -> list[str]:
         """See the protocol; a name that one process purges and another one sends to comes back within an hour."""
@@ -258,3 +260,8 @@ class RabbitmqQueues:
     async def health(self) -> None:
         """See the protocol."""
         await uncut(self._tasks, self._desk.ping())
+
+
+def _given_back(hold: Hold, failure: Failure, due: float) -> Letter:
+    letter = failed(hold, failure.reason)
+    return replace(letter, due=due, deliveries=letter.deliveries - (not failure.counts))

@@ -7,14 +7,17 @@ in sorted sets. All times are the server's. Those who wait are woken by pushes o
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Annotated, Literal, cast
 
 import msgspec
 
 from noobly.clients.redis import Arg, RedisConnection, RedisScript, Reply, classify
 from noobly.clients.redis_config import RedisConfig, redis_client, redis_listener
+from noobly.clients.redis_durability import check_durability
+from noobly.clients.redis_reply import RedisReplyError
 from noobly.clients.redis_topology import ClusterClient
 from noobly.core.checks import Limits
 from noobly.core.errors import ConfigError, NooblyError, Unavailable
@@ -24,11 +27,11 @@ from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
 from noobly.queueing.providers import _redis_looks as looks
 from noobly.queueing.providers import _redis_scripts as scripts
-from noobly.queueing.providers._redis_durability import check_durability, replicated
 from noobly.queueing.providers._redis_receiving import Receivers
 from noobly.queueing.providers._redis_records import (
     Keys,
     dead_letter,
+    escaped,
     flags,
     leased,
     milliseconds,
@@ -37,12 +40,17 @@ from noobly.queueing.providers._redis_records import (
     special,
     whole,
 )
+from noobly.queueing.providers._redis_replicas import replicated
 from noobly.queueing.providers._redis_wakes import Wakes
+
+_log = logging.getLogger("noobly.queueing")
 
 _TOGETHER = 1000
 """Receipts of one script."""
 _HEAVIEST = 16 * 1024 * 1024
 """Bytes of the messages of one script, counting 1024 for each besides its body."""
+_PATIENCE = 2.0
+"""Seconds that claims under way, and what is given back, have at the end; they take far less where all is well."""
 _KNOWN = 1000
 """Queues whose keys, and receivers, are remembered."""
 
@@ -67,7 +75,7 @@ class RedisQueues:
     scheme = "redis"
     in_process = False
     joins = True
-    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
+    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS, Can.UNCOUNT})
     limits = Limits(value_bytes=64 * 1024 * 1024)
 
     def __init__(self, config: RedisQueueConfig, environment: Environment) -> None:
@@ -79,7 +87,7 @@ class RedisQueues:
         clustered = isinstance(self._client, ClusterClient)
         self._ears = redis_listener(config, environment) if clustered else cast(RedisConnection, self._client)
         self._wakes = Wakes(self._ears, self._woken, self._missed)
-        self._names = f"{config.namespace}:queues"
+        self._names = f"{escaped(config.namespace)}:queues"
         self._keys: dict[str, Keys] = {}
         self._receivers: dict[str, Receivers] = {}
         self._by_channel: dict[bytes, str] = {}
@@ -92,8 +100,8 @@ class RedisQueues:
         if self._ears is not self._client:
             await self._wakes.start(self._config.hosts.count(",") + 1)
             stack.push_async_callback(self._ears.close)
-        stack.push_async_callback(self._tasks.close)
-        await check_durability(self._client, self._config.durability)
+        stack.push_async_callback(self._tasks.close, patience=_PATIENCE)
+        await check_durability(self._client, self._config.durability, "messages", _log)
 
     def classify(self, error: Exception) -> NooblyError | None:
         """Map what the server and the connection raise."""
@@ -103,7 +111,14 @@ class RedisQueues:
         """See the protocol."""
         sent: list[Sent] = []
         for part in portions(messages, list(map(_weight, messages)), _HEAVIEST):
-            sent += await self._send_part(queue, part)
+            try:
+                sent += await self._send_part(queue, part)
+            except (OSError, NooblyError, RedisReplyError) as error:
+                if not sent:
+                    raise
+                # Those before are stored, which an error would not tell.
+                sent += [Sent(one.id, error=str(error)) for one in messages[len(sent) :]]
+                break
         if self._config.replicas:
             await replicated(self._client, self._config.replicas, queue)
         return sent
@@ -122,9 +137,13 @@ class RedisQueues:
         return [Sent(earlier.decode(), duplicate=True) if earlier else Sent(one.id) for one, earlier in pairs]
 
     async def _enlist(self, queue: str) -> None:
-        """Put a queue into the list, which is in another slot, and only then note that it is there."""
+        """Put a queue into the list, which is in another slot, and only then note that it is there.
+
+        It is put there once more, for a purge may have come between.
+        """
         await self._client.execute("ZADD", self._names, 0, queue)
         await self._client.execute("HSET", self._keys_of(queue).all[1], "named", 1)
+        await self._client.execute("ZADD", self._names, 0, queue)
 
     async def receive(self, queue: str, most: int, lease: float, wait: float, /) -> list[Leased]:
         """See the protocol."""
@@ -140,7 +159,7 @@ class RedisQueues:
         return None if due < 0 else due / 1000, leased(reply[1:])
 
     async def _give_back(self, queue: str, found: Sequence[Leased]) -> None:
-        await self.nack(queue, [Failure(one.receipt, 0.0, "") for one in found])
+        await self.nack(queue, [Failure(one.receipt, 0.0, "", counts=False) for one in found])
 
     async def _listen(self, channel: bytes) -> None:
         try:
@@ -188,7 +207,7 @@ class RedisQueues:
         good: list[bool] = []
         for start in range(0, len(failures), _TOGETHER):
             part = failures[start : start + _TOGETHER]
-            args = [arg for one in part for arg in (one.receipt, milliseconds(one.delay), _text(one.reason))]
+            args = [arg for one in part for arg in _given_back(one)]
             good += flags(await self._run(scripts.NACK, queue, args))
         return good
 
@@ -208,7 +227,8 @@ class RedisQueues:
         args = (failure.receipt, _text(failure.reason))
         named = whole(await self._client.script(scripts.BURY, here.all + there.all, args))
         if named == 0:
-            await self._enlist(dead)
+            with suppress(OSError, NooblyError, RedisReplyError):  # It is buried; the next one will have it listed.
+                await self._enlist(dead)
         return named >= 0
 
     async def _carry(self, queue: str, dead: str, failure: Failure) -> bool:
@@ -266,6 +286,10 @@ class RedisQueues:
 
 def _weight(message: Posted) -> int:
     return len(message.body) + 1024
+
+
+def _given_back(one: Failure) -> tuple[Arg, ...]:
+    return one.receipt, milliseconds(one.delay), _text(one.reason), int(one.counts)
 
 
 def _text(reason: str) -> str:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 from noobly.clients.sqlite_arrivals import Arrivals
 from noobly.clients.sqlite_config import SqliteConfig, database
+from noobly.clients.sqlite_rows import microseconds, seconds
 from noobly.core.checks import Limits
 from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
 from noobly.queueing.providers import _sqlite_work as work
-from noobly.queueing.providers._sqlite_rows import SCHEMA, microseconds, seconds
+from noobly.queueing.providers._sqlite_rows import SCHEMA
 
 _EVERYBODY = 1_000_000
 """More than may ever wait."""
+_PATIENCE = 2.0
+"""Seconds that what is given back has at the end."""
 
 
 class SqliteQueues:
@@ -33,12 +37,12 @@ class SqliteQueues:
     in_process = False
     joins = True
     limits = Limits()
-    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
+    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS, Can.UNCOUNT})
 
     def __init__(self, config: SqliteConfig, environment: Environment) -> None:
         self._wall = environment.clock.time
         self._database = database(config, SCHEMA)
-        self._tasks = Tasks()
+        self._sweeps, self._returns = Tasks(), Tasks()
         self._arrivals = Arrivals(
             config.path, self._database, lambda connection, asked: work.look(connection, asked, self._now())
         )
@@ -50,8 +54,15 @@ class SqliteQueues:
         """Open the file, and watch it for what other processes do; see ``Database.start``."""
         await self._database.start(stack)
         await self._arrivals.start(stack)
-        stack.push_async_callback(self._tasks.close)
-        self._tasks.spawn(self._sweep(), "sweep of purged queues")
+        stack.push_async_callback(self._finish)
+        stack.push_async_callback(self._sweeps.close)
+        self._sweeps.spawn(self._sweep(), "sweep of purged queues")
+
+    async def _finish(self) -> None:
+        """Let what was claimed for callers who are gone be given back."""
+        with suppress(NooblyError):
+            await self._database.write_relaxed(_nothing)  # Whatever was claimed before is known after it.
+        await self._returns.close(patience=_PATIENCE)
 
     def classify(self, error: Exception) -> NooblyError | None:
         """Map what SQLite raises."""
@@ -83,8 +94,8 @@ class SqliteQueues:
     def _give_back(self, queue: str, found: Sequence[Leased]) -> None:
         """Let others have what was claimed for a caller who was cancelled meanwhile."""
         if found:
-            failures = [Failure(one.receipt, 0.0, "") for one in found]
-            self._tasks.spawn(self.nack(queue, failures), f"giving back to queue {queue!r}")
+            failures = [Failure(one.receipt, 0.0, "", counts=False) for one in found]
+            self._returns.spawn(self.nack(queue, failures), f"giving back to queue {queue!r}")
 
     async def ack(self, queue: str, receipts: Sequence[str], /) -> list[bool]:
         """See the protocol."""
@@ -121,7 +132,7 @@ class SqliteQueues:
     async def purge(self, queue: str, /) -> int:
         """See the protocol; what is gone at once takes up room for a while longer."""
         count = await self._database.write(lambda connection: work.purge(connection, queue, self._now()))
-        self._tasks.spawn(self._sweep(), "sweep of purged queues")
+        self._sweeps.spawn(self._sweep(), "sweep of purged queues")
         return count
 
     async def _sweep(self) -> None:
@@ -148,3 +159,7 @@ class SqliteQueues:
     async def health(self) -> None:
         """See the protocol."""
         await self._database.read(lambda connection: connection.execute("SELECT 1").fetchone())
+
+
+def _nothing(_: sqlite3.Connection) -> None:
+    """Change nothing; its place in the line of writes is what it is for."""

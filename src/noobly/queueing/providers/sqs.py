@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from functools import partial
 from math import ceil
 from typing import TypeAlias
 
@@ -22,26 +21,23 @@ from noobly.core.checks import Limits
 from noobly.core.errors import Conflict, NooblyError, PermissionDenied, Unsupported
 from noobly.core.scope import Environment
 from noobly.queueing.driver import Can, Counts, Failure, Leased, Posted, Sent
-from noobly.queueing.providers._sqs_calls import Calls, outcomes
+from noobly.queueing.providers._sqs_calls import Calls, Outcome, beyond, settled
 from noobly.queueing.providers._sqs_config import SqsConfig
 from noobly.queueing.providers._sqs_held import Held, Memory, Receipts
 from noobly.queueing.providers._sqs_names import Naming
-from noobly.queueing.providers._sqs_packing import MOST_BYTES, TOGETHER, Packing
+from noobly.queueing.providers._sqs_packing import MOST_BYTES, TOGETHER, Packing, foreign
 from noobly.queueing.providers._sqs_purging import purge
 from noobly.queueing.providers._sqs_queues import Directory, Making
-from noobly.queueing.providers._sqs_receiving import Receiving
+from noobly.queueing.providers._sqs_receiving import Arrival, Claim, Receiving
 from noobly.queueing.providers._sqs_sending import Sending
-from noobly.queueing.providers._sqs_wire import ABSENT, Message
+from noobly.queueing.providers._sqs_wire import ABSENT
 
 _LONGEST = 43_200
 """Seconds for which SQS hides a message at most."""
-_BUDGET = 1.0
-"""Seconds after which a receive that has found something asks for no more."""
-_AT_ONCE = 8
 _PROBE = "health"
 _READY, _DELAYED, _HELD = (f"ApproximateNumberOfMessages{kind}" for kind in ("", "Delayed", "NotVisible"))
 
-Call: TypeAlias = Callable[[str, Sequence[int]], Awaitable[list[bool]]]
+Call: TypeAlias = Callable[[str, Sequence[int]], Awaitable[list[Outcome]]]
 """Asks SQS, at a queue's URL, for some of several receipts, by their places."""
 
 
@@ -64,7 +60,6 @@ class SqsQueues:
         self._client = AwsClient("sqs", config)
         self._aws = AwsJson(self._client)
         self._calls = Calls(self._aws)
-        self._receiving = Receiving(self._calls)
         self._packing = Packing(fifo=config.fifo, fair=config.fair)
         self._naming = Naming(config.namespace, fifo=config.fifo)
         making = Making(
@@ -74,6 +69,8 @@ class SqsQueues:
             receives=min(config.max_deliveries + 1, 1000),
         )
         self._queues = Directory(self._aws, self._naming, making)
+        together = 1 if config.fifo else TOGETHER
+        self._receiving = Receiving(self._queues, self._calls, together, self._now)
         self._receipts = Receipts(self._now)
         self._sending = Sending(self._queues, self._calls, self._packing, environment.clock)
         self._resting: Memory[str, str] = Memory(self._now)
@@ -106,29 +103,13 @@ class SqsQueues:
         url = await (self._queues.wait(queue, began + wait) if wait else self._queues.find(queue))
         if url is None:
             return []
-        together, held = 1 if self._config.fifo else TOGETHER, max(1, ceil(lease))
-        left = ceil(max(0.0, began + wait - now())) or int(self._config.ask_all)
-        found = await self._take(queue, url, min(most, together), held, left)
-        full = len(found) == together
-        while full and len(found) < most and now() - began < _BUDGET + wait:
-            rounds = min(_AT_ONCE, (most - len(found)) // together) or 1
-            asked = min(together, most - len(found))
-            more = await outcomes([partial(self._take, queue, url, asked, held, 0)] * rounds, rounds)
-            full = all(not isinstance(one, BaseException) and len(one) == asked for one in more)
-            found += [each for one in more if not isinstance(one, BaseException) for each in one]
-        return sorted(found, key=lambda one: one.sent_at)
+        left = ceil(max(0.0, began + wait - now()))
+        claim = Claim(queue, url, max(1, ceil(lease)))
+        found = await self._receiving.receive(claim, most, left or int(self._config.ask_all))
+        return sorted((self._leased(queue, one) for one in found), key=lambda one: one.sent_at)
 
-    async def _take(self, queue: str, url: str, most: int, lease: int, wait: int) -> list[Leased]:
-        try:
-            found = await self._receiving.receive(url, most, lease, wait)
-        except AwsError as error:
-            if error.code not in ABSENT:
-                raise
-            self._queues.forget(queue)
-            return []
-        return [self._leased(queue, one, lease) for one in found]
-
-    def _leased(self, queue: str, found: Message, lease: int) -> Leased:
+    def _leased(self, queue: str, arrival: Arrival) -> Leased:
+        found = arrival.message
         message = self._packing.unpack(found)
         deliveries = int(found.attributes.get("ApproximateReceiveCount", "1"))
         self._resting.drop(found.message_id)
@@ -137,8 +118,9 @@ class SqsQueues:
             handle=found.receipt_handle,
             number=found.message_id,
             message=message,
+            foreign=foreign(found),
             deliveries=deliveries,
-            until=self._now() + lease,
+            until=arrival.until,
         )
         sent_at = int(found.attributes.get("SentTimestamp", "0")) / 1000
         return Leased(message=message, receipt=self._receipts.add(held), deliveries=deliveries, sent_at=sent_at)
@@ -147,9 +129,14 @@ class SqsQueues:
         """See the protocol."""
         with self._receipts.taken(queue, receipts) as taken:
             handles = self._handles(receipts, taken)
-            return await self._ask(
+            done = await self._ask(
                 queue, handles, lambda url, chosen: self._calls.delete(url, [handles[one] for one in chosen])
             )
+            good = settled(done)
+        for held, gone in zip(taken, good, strict=True):
+            if held is not None and gone:
+                self._sending.forget(held)
+        return good
 
     async def nack(self, queue: str, failures: Sequence[Failure], /) -> list[bool]:
         """See the protocol.
@@ -160,42 +147,39 @@ class SqsQueues:
         pauses = [_pause(failure.delay) for failure in failures]
         receipts = [failure.receipt for failure in failures]
         with self._receipts.taken(queue, receipts) as taken:
-            good = await self._hide(queue, self._handles(receipts, taken), pauses)
-        for held, pause, came in zip(taken, pauses, good, strict=True):
-            if held is not None and came and pause:
-                self._resting.set(held.number, queue, self._now() + pause)
+            good = settled(await self._hide(queue, self._handles(receipts, taken), pauses))
+        for held, failure, pause, came in zip(taken, failures, pauses, good, strict=True):
+            if held is not None and came:
+                self._sending.given_back(held, failure.reason)
+                if pause:
+                    self._resting.set(held.number, queue, self._now() + pause)
         return good
 
     async def extend(self, queue: str, receipts: Sequence[str], lease: float, /) -> list[bool]:
-        """See the protocol.
-
-        Raises:
-            InvalidArgument: The message would be held for over 12 hours since it was received.
-        """
+        """See the protocol; one that would be held for over 12 hours since it was received is not extended."""
         held = [self._receipts.get(queue, receipt) for receipt in receipts]
         seconds = max(1, _pause(lease))
-        good = await self._hide(queue, self._handles(receipts, held), [seconds] * len(held))
-        for receipt, stands in zip(receipts, good, strict=True):
-            if stands:
+        done = await self._hide(queue, self._handles(receipts, held), [seconds] * len(held))
+        for receipt, one in zip(receipts, done, strict=True):
+            if one is True:
                 self._receipts.extend(receipt, seconds)
-        return good
+        return settled([False if beyond(one) else one for one in done])
 
     def _handles(self, receipts: Sequence[str], held: Sequence[Held | None]) -> list[str]:
         return [self._receipts.handle(*one) for one in zip(receipts, held, strict=True)]
 
-    async def _hide(self, queue: str, handles: Sequence[str], pauses: Sequence[int]) -> list[bool]:
-        async def hide(url: str, chosen: Sequence[int]) -> list[bool]:
+    async def _hide(self, queue: str, handles: Sequence[str], pauses: Sequence[int]) -> list[Outcome]:
+        async def hide(url: str, chosen: Sequence[int]) -> list[Outcome]:
             return await self._calls.hide(url, [(handles[one], pauses[one]) for one in chosen])
 
         return await self._ask(queue, handles, hide)
 
-    async def _ask(self, queue: str, handles: Sequence[str], call: Call) -> list[bool]:
-        """Return for each handle whether it was good; one that is empty is not."""
+    async def _ask(self, queue: str, handles: Sequence[str], call: Call) -> list[Outcome]:
+        """Return what became of each handle; one that is empty is no good."""
         chosen = [number for number, handle in enumerate(handles) if handle]
         url = await self._queues.find(queue) if chosen else None
-        done = await call(url, chosen) if url else [False] * len(chosen)
-        good = {number for number, taken in zip(chosen, done, strict=True) if taken}
-        return [number in good for number in range(len(handles))]
+        done = dict(zip(chosen, await call(url, chosen), strict=True)) if url else {}
+        return [done.get(number, False) for number in range(len(handles))]
 
     async def bury(self, queue: str, dead: str, failure: Failure, /) -> bool:
         """See the protocol: the message is sent to the dead letters and then deleted, and may be in both if that fails.
@@ -213,7 +197,10 @@ class SqsQueues:
                 )
             await self._sending.bury(dead, held, held.message, failure.reason)
             self._purged.discard(dead)
-            return (await self._ask(queue, [held.handle], lambda url, _: self._calls.delete(url, [held.handle])))[0]
+            deleted = await self._ask(queue, [held.handle], lambda url, _: self._calls.delete(url, [held.handle]))
+            (gone,) = settled(deleted)
+        self._sending.forget(held)
+        return gone
 
     async def counts(self, queue: str, /) -> Counts:
         """See the protocol; messages that others gave back for later count as held."""

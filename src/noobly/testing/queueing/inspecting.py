@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from noobly.core.errors import InvalidArgument
+from noobly.core.errors import Conflict, InvalidArgument
 from noobly.queueing import Can, Queues
 from noobly.testing.queueing.harness import QueueHarness
 from noobly.testing.queueing.theme import LONG, PATIENCE, Theme, drained, needs, one, values
@@ -91,6 +91,34 @@ class InspectingTheme(Theme):
         assert (await queues.stats("q")).dead == 0
         await queues.send("q", "later")
         assert await drained(queues, "q") == ["later"]
+
+    async def test_receipts_of_before_a_purge_are_old(self, queues: Queues, harness: QueueHarness) -> None:
+        priority = 5 if Can.PRIORITY in harness.capabilities else 0
+        await queues.send("q", "before", priority=priority)
+        old = await one(queues, "q")
+        await queues.ack("q", old.receipt)
+        await queues.purge("q")
+        await queues.send("q", "after", priority=priority)
+        new = await one(queues, "q")
+        with pytest.raises(Conflict):
+            await queues.ack("q", old.receipt)
+        await queues.ack("q", new.receipt)
+
+    async def test_purging_forgets_dedup_keys(self, queues: Queues, harness: QueueHarness) -> None:
+        needs(harness, Can.DEDUP)
+        await queues.send("q", "held", dedup="a")
+        held = await one(queues, "q")
+        await queues.send("q", "free", dedup="b")
+        await queues.purge("q")
+        assert not (await queues.send("q", "free", dedup="b")).duplicate
+        await queues.ack("q", held.receipt)
+
+    async def test_what_waits_behind_its_group_is_ready(self, queues: Queues, harness: QueueHarness) -> None:
+        needs(harness, Can.ORDER, Can.DELAY)
+        await queues.send("q", 1, group="g")
+        await queues.send("q", 2, group="g", delay=LONG)
+        stats = await queues.stats("q")
+        assert (stats.ready, stats.delayed) == (2, 0)
 
     async def test_peeking_delivers_nothing(self, queues: Queues, harness: QueueHarness) -> None:
         needs(harness, Can.PEEK)

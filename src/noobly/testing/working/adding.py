@@ -147,6 +147,17 @@ class AddingTheme(Theme):
             assert await drained(jobs, name) == [number]
             assert (await jobs.get(name, queue=Q)).args == number
 
+    async def test_ids_that_a_store_might_use_itself(self, jobs: Jobs) -> None:
+        numbers, words = ("0", "1", "2", "007", "42"), ("wait", "active", "meta", "id", "events", "repeat", "pc")
+        ids = [*numbers, *words, "noobly-rate", "%00", "%001", "%3A", "a:b:c", "repeat:a:1"]
+        tickets = await jobs.add([spec(id, id=id) for id in ids])
+        assert [(each.id, each.duplicate) for each in tickets] == [(id, False) for id in ids]
+        assert (await jobs.stats(Q)).queued == len(ids)
+        assert await drained(jobs) == ids
+        assert [(await jobs.get(id, queue=Q)).args for id in ids] == ids
+        assert [(await add(jobs, id=id)).duplicate for id in ids] == [True] * len(ids)
+        assert [await jobs.remove(id, queue=Q) for id in ids] == [True] * len(ids)
+
     async def test_an_id_is_added_once(self, jobs: Jobs) -> None:
         assert not (await add(jobs, 1, id="a")).duplicate
         again = await add(jobs, 2, id="a")

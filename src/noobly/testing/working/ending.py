@@ -168,11 +168,22 @@ class ProcessTheme(LiveTheme):
             "id": "x", "queue": "default", "task": "about", "attempt": 1, "last": True, "key": "default:x",
         }  # fmt: skip
 
+    async def test_it_reports(self, live: Jobs) -> None:
+        async with self._working(live):
+            handle = await live.enqueue(job_handlers.reporting, id="x")
+            known = await handle.result(PATIENCE)
+        assert known == ["x", "default", "reporting", 1, True, "default:x", False]
+        assert await handle.progress() == {"percent": 50}
+        assert await handle.logs() == ["one", "two"]
+
     async def test_failures(self, live: Jobs) -> None:
         expected = {
             "raising": "ValueError: no luck",
             "hopeless": "Hopeless: give up",
-            "unspeakable": "TypeError",
+            "unspeakable": "invalid_argument: ",
+            "leaving": "SystemExit: 3",
+            "unreportable": "invalid_argument: ",
+            "speechless": "Unspoken, whose text cannot be had",
             "twice": "invalid_argument: ",
         }
         async with self._working(live):

@@ -14,7 +14,8 @@ from noobly.core.errors import DeadlineExceeded, NotFound, RateLimited
 from noobly.testing.clock import eventually
 from noobly.testing.working.harness import CHANCE, JobHarness
 from noobly.testing.working.theme import LONG, PATIENCE, LiveTheme
-from noobly.working import JobContext, JobFailed, Jobs, State, ThreadContext
+from noobly.working import JobContext, JobFailed, Jobs, JobSpec, State, ThreadContext, Verdict
+from noobly.working.records import Settled
 
 
 class Photo(msgspec.Struct):
@@ -221,6 +222,18 @@ class RunningTheme(LiveTheme):
             job = await (await live.enqueue(missing)).wait(PATIENCE)
         assert (job.state, job.attempts) == (State.FAILED, 1)
 
+    async def test_a_job_may_go_without_the_limit_of_its_task(self, live: Jobs) -> None:
+        @live.task(timeout=0.05)
+        async def work(_: None) -> str:
+            await asyncio.sleep(0.2)
+            return "done"
+
+        async with live.working():
+            assert await (await live.enqueue(work, timeout=0)).result(PATIENCE) == "done"
+            (ticket,) = await live.add([JobSpec(task="work")])
+            job = await live.handle(ticket.id).wait(PATIENCE)
+        assert (job.state, job.error) == (State.FAILED, "it took over 0.05 s")
+
     async def test_a_task_nobody_knows(self, live: Jobs) -> None:
         @live.task()
         async def known(_: None) -> None:
@@ -296,6 +309,24 @@ class RunningTheme(LiveTheme):
                 await handle.result(PATIENCE)
         assert most == 3
 
+    async def test_so_many_at_once_over_all_queues(self, live: Jobs) -> None:
+        now = most = 0
+
+        async def work(_: None) -> None:
+            nonlocal now, most
+            now += 1
+            most = max(most, now)
+            await asyncio.sleep(0)
+            now -= 1
+
+        tasks = [live.task(f"task {number}", queue=f"queue {number}")(work) for number in range(4)]
+        handles = [await live.enqueue(task) for task in tasks for _ in range(6)]
+        async with live.working(concurrency=2):
+            for handle in handles:
+                job = await handle.wait(PATIENCE)
+                assert (job.state, job.attempts, job.stalls) == (State.SUCCEEDED, 1, 0)
+        assert most <= 2
+
     async def test_higher_priorities_run_first(self, live: Jobs) -> None:
         order: list[int] = []
 
@@ -339,6 +370,18 @@ class RunningTheme(LiveTheme):
             await good.result(PATIENCE)
         assert calls == [2]
         assert await late.status() is State.EXPIRED
+
+    async def test_a_job_that_was_begun_in_its_time_and_given_back(self, live: Jobs, harness: JobHarness) -> None:
+        @live.task()
+        async def work(number: int) -> int:
+            return number
+
+        handle = await live.enqueue(work, 1, expires=harness.tick)
+        (held,) = await live.claim("default", "one that stops", wait=2)
+        await live.settle("default", [Settled(id=held.job.id, token=held.token, verdict=Verdict.RELEASE)])
+        await harness.advance(3 * harness.tick)
+        async with live.working():
+            assert await handle.result(PATIENCE) == 1
 
     async def test_a_result_that_does_not_come(self, live: Jobs) -> None:
         handle = await live.enqueue("nobody runs this")

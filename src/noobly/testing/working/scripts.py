@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,11 @@ class ScriptsTheme(Theme):
         (folder / "link.py").symlink_to(tmp_path / "secret.py")
         (folder / "up").symlink_to(tmp_path)
         (folder / "inner.py").symlink_to(folder / "twice.py")
+        (folder / "circle.py").symlink_to(folder / "circle.py")
+        (folder / "later.py").write_text("async def run(data):\n    return data\n")
+        (folder / "leaving.py").write_text("import sys\n\ndef run(data):\n    sys.exit(1)\n")
+        (folder / "asking.py").write_text("import neighbour\n\ndef run(data):\n    return neighbour.NAME\n")
+        (folder / "neighbour.py").write_text("NAME = 'ada'\n")
         return folder
 
     async def _run(self, jobs: Jobs, path: str, data: object = None) -> Job:
@@ -46,6 +52,14 @@ class ScriptsTheme(Theme):
             assert (await self._run(jobs, "twice.py", {"number": 21})).result == 42
             assert (await self._run(jobs, "sub/deep.py")).result == "deep"
             assert (await self._run(jobs, "inner.py", {"number": 1})).result == 2
+            assert (await self._run(jobs, "later.py", 5)).result == 5
+
+    async def test_a_script_imports_its_neighbours_as_they_are_now(self, harness: JobHarness, folder: Path) -> None:
+        harness.flow()
+        async with harness.open(activities=str(folder), script_workers=1) as jobs:
+            assert (await self._run(jobs, "asking.py")).result == "ada"
+            (folder / "neighbour.py").write_text("NAME = 'grace'\n")
+            assert (await self._run(jobs, "asking.py")).result == "grace"
 
     async def test_scripts_that_fail(self, harness: JobHarness, folder: Path) -> None:
         harness.flow()
@@ -56,6 +70,8 @@ class ScriptsTheme(Theme):
                 ("sub", "no Python file"),
                 ("notes.txt", "no Python file"),
                 ("empty.py", "no function"),
+                ("leaving.py", "SystemExit: 1"),
+                ("circle.py", "in a circle" if sys.version_info < (3, 13) else "no Python file"),
                 ("link.py", "leads out"),
                 ("up/secret.py", "leads out"),
             ):

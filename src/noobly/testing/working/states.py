@@ -143,6 +143,42 @@ class StatesTheme(Theme):
         assert (await jobs.get(ticket.id, queue=Q)).progress == 100
         assert len(await jobs.logs(ticket.id, queue=Q)) == 4
 
+    @pytest.mark.parametrize("verdict", [Verdict.SUCCEEDED, Verdict.FAILED], ids=lambda it: it.value)
+    async def test_nothing_is_reported_of_a_job_that_has_ended(self, jobs: Jobs, verdict: Verdict) -> None:
+        ticket = await add(jobs)
+        assert await jobs.report(ticket.id, queue=Q, progress=1, lines=["line"])
+        await settle(jobs, await one(jobs), verdict)
+        assert not await jobs.report(ticket.id, queue=Q, progress=2, lines=["late"])
+        assert (await jobs.get(ticket.id, queue=Q)).progress == 1
+        assert await jobs.logs(ticket.id, queue=Q) == ["line"]
+
+    async def test_what_nobody_began_in_its_time_has_expired(self, jobs: Jobs, harness: JobHarness) -> None:
+        short = 4 * harness.tick
+        parent = spec("parent", after=[spec("late", id="late", expires=short, lenient=True)])
+        await jobs.add([parent, spec("later", id="later", expires=LONG), spec("retried", id="retried", expires=short)])
+        await jobs.cancel("later", queue=Q)
+        for held in await look(jobs):
+            retried = held.job.id == "retried"
+            await settle(jobs, held, Verdict.RETRY if retried else Verdict.RELEASE, delay=LONG if retried else 0.0)
+        await harness.advance(6 * harness.tick)
+        job = await jobs.wait("late", queue=Q)
+        assert (job.state, job.attempts) == (State.EXPIRED, 0)
+        assert job.error
+        assert job.finished_at > 0
+        assert await state(jobs, "retried") is State.RETRYING
+        stats = await jobs.stats(Q)
+        assert (stats.queued, stats.retrying, stats.expired, stats.cancelled) == (1, 1, 1, 1)
+        assert await drained(jobs) == ["parent"]
+
+    async def test_a_sweep_lets_jobs_expire(self, jobs: Jobs, harness: JobHarness) -> None:
+        await jobs.add([spec(number, expires=2 * harness.tick) for number in range(600)])
+        await add(jobs, "later", expires=LONG)
+        await harness.advance(4 * harness.tick)
+        assert await jobs.sweep(Q) == 0
+        stats = await jobs.stats(Q)
+        assert (stats.queued, stats.expired) == (1, 600)
+        assert await drained(jobs) == ["later"]
+
     async def test_a_thousand_lines_are_kept(self, jobs: Jobs) -> None:
         ticket = await add(jobs)
         for start in range(0, 1200, 400):
@@ -244,6 +280,17 @@ class StatesTheme(Theme):
         assert (await jobs.get(ticket.id, queue=Q)).attempts == 0
         held = await one(jobs)
         assert (held.job.attempts, held.job.max_attempts) == (1, 2)
+
+    async def test_the_fence_of_what_runs_again_goes_on(self, jobs: Jobs) -> None:
+        ticket = await add(jobs, retries=1)
+        fences = []
+        for _ in range(3):
+            for verdict in (Verdict.RETRY, Verdict.FAILED):
+                held = await one(jobs)
+                fences.append(held.fence)
+                await settle(jobs, held, verdict)
+            assert await jobs.rerun(ticket.id, queue=Q)
+        assert fences == sorted(set(fences))
 
     async def test_forgetting(self, jobs: Jobs) -> None:
         found = await _one_of_each(jobs)

@@ -14,7 +14,8 @@ import msgspec
 
 from noobly.clients.redis import Command, RedisReplyError, RedisScript, Reply
 from noobly.working.driver import Added, NewJob
-from noobly.working.providers._bullmq_jobs import add_command, escaped, parent_of, unescaped
+from noobly.working.providers._bullmq_jobs import add_command, parent_of
+from noobly.working.providers._bullmq_names import known, stored
 from noobly.working.providers._bullmq_scripts import BullQueue, evaluated
 
 MARK = RedisScript("""
@@ -118,9 +119,9 @@ def _add(new: NewJob, queues: Queues, place: int, now: int) -> list[Command]:
     parents = queues(new.parent_queue) if new.parent is not None else None
     commands: list[Command] = [("EXISTS", key), add_command(queue, parents, new, place, now)]
     if parents is not None and new.unique is not None:
-        keys = [queue.key(f"de:{new.unique}"), parents.key(escaped(new.parent or ""))]
+        keys = [queue.key(f"de:{new.unique}"), parents.key(stored(new.parent or ""))]
         parent = msgspec.json.encode(parent_of(new, parents))
-        commands.append(evaluated(ADOPT, keys, [queue.base, escaped(new.id), parent]))
+        commands.append(evaluated(ADOPT, keys, [queue.base, stored(new.id), parent]))
     if new.pending:
         commands.append(evaluated(HIDE, [key, _aside(key)], []))
     return commands
@@ -128,11 +129,11 @@ def _add(new: NewJob, queues: Queues, place: int, now: int) -> list[Command]:
 
 def _line_up(new: NewJob, queues: Queues, now: int) -> Command:
     queue, key = queues(new.queue), _key(queues, new)
-    return evaluated(LINE_UP, [key, _aside(key), *map(queue.key, _PLACES)], [escaped(new.id), now])
+    return evaluated(LINE_UP, [key, _aside(key), *map(queue.key, _PLACES)], [stored(new.id), now])
 
 
 def _key(queues: Queues, new: NewJob) -> str:
-    return queues(new.queue).key(escaped(new.id))
+    return queues(new.queue).key(stored(new.id))
 
 
 def _aside(key: str) -> str:
@@ -149,8 +150,8 @@ def added(jobs: Sequence[NewJob], sent: dict[int, int], reply: Reply | RedisRepl
             continue
         existed, answer = map(_good, replies[sent[place] : sent[place] + 2])
         # A number says why BullMQ refused it: the parent is not to be seen, or the job has another one.
-        id = unescaped(answer.decode()) if isinstance(answer, bytes) else new.id
-        found.append(Added(id, duplicate=existed != 0 or not isinstance(answer, bytes) or id != new.id))
+        raw = answer.decode() if isinstance(answer, bytes) else ""
+        found.append(Added(known(raw) if raw else new.id, duplicate=existed != 0 or raw != stored(new.id)))
     return found
 
 

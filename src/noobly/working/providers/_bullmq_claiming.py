@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import cast
 
@@ -14,16 +14,28 @@ from noobly.core.clock import fresh_id
 from noobly.core.lifecycle import Tasks
 from noobly.working.driver import Bounds, Claim, Claimed, Hold, Outcome, State, Verdict
 from noobly.working.providers import _bullmq_ended as ended
-from noobly.working.providers._bullmq_jobs import Fields, escaped, flags, milliseconds, record, unescaped
-from noobly.working.providers._bullmq_scripts import GIVE_BACK, TAKE, BullQueue, evaluated, packed
+from noobly.working.providers._bullmq_jobs import milliseconds, record
+from noobly.working.providers._bullmq_names import held, hold
+from noobly.working.providers._bullmq_options import Ending, Fields, ending
+from noobly.working.providers._bullmq_scheduling import follow
+from noobly.working.providers._bullmq_scripts import BOUND, DOOM, GIVE_BACK, TAKE, BullQueue, evaluated, packed
 from noobly.working.providers._bullmq_watch import Markers
 
 _MAX_STALLS = 1_000_000
 """BullMQ shall not fail jobs whose workers vanish; our workers count and decide."""
 
+_NODES_STALLS = 1
+"""How often the worker of a job of Node may vanish: the default there (https://docs.bullmq.io, maxStalledCount)."""
+
+_CHECKED = {"stalled": "noobly-stalled", "stalled-check": "noobly-stalled-check"}
+"""Keys of our own for the look for vanished workers, so that Node's look, each 30 seconds, does not hold back ours."""
+
 _SOON = 0.001
 _LOOK = 1.0
 """Seconds between two looks for jobs whose worker has vanished, by all workers of a queue together, at most."""
+
+_BOUND_FOR = 10_000
+"""Milliseconds for which a bound holds that nobody has repeated, so that none outlives the code that asks for it."""
 
 
 class _Place:
@@ -33,7 +45,7 @@ class _Place:
         self.markers = markers
         self.guess = 1
         self.checked_at = float("-inf")
-        self.running: int | None = None
+        self.running = 0
 
 
 class Claims:
@@ -53,19 +65,19 @@ class Claims:
         self._owner = fresh_id()
         self._numbers = count(1)
         self._places: dict[str, _Place] = {}
-        self._held: dict[tuple[str, str], Mapping[str, bool | int]] = {}
+        self._held: dict[tuple[str, str], Ending] = {}
 
     def _now(self) -> int:
         return milliseconds(self._wall())
 
-    def flags(self, queue: str, id: str) -> Mapping[str, bool | int] | None:
+    def ending(self, queue: str, raw: str) -> Ending | None:
         """Return what BullMQ wants to know of a job that ends; None of one that was not claimed here."""
-        return self._held.get((queue, id))
+        return self._held.get((queue, raw))
 
-    def settled(self, queue: str, ids: Sequence[str]) -> None:
+    def settled(self, queue: str, raws: Sequence[str]) -> None:
         """Forget jobs, and let those look who wait for a place among the running ones."""
-        for id in ids:
-            self._held.pop((queue, id), None)
+        for raw in raws:
+            self._held.pop((queue, raw), None)
         self.wake(queue)
 
     def wake(self, queue: str) -> None:
@@ -81,11 +93,12 @@ class Claims:
         await self._prepare(place, queue, claim)
         while True:
             heard = place.markers.heard
-            found, pause = await self._take(name, place, queue, claim)
+            found, pause, held_back = await self._take(name, place, queue, claim)
             left = until - now()
             if found or left <= 0:
                 return found
-            await place.markers.wait(heard, max(_SOON, min(left, pause)))
+            pause = max(_SOON, min(left, pause))
+            await (place.markers.rest(self._client, pause) if held_back else place.markers.wait(heard, pause))
 
     def _place(self, name: str, queue: BullQueue) -> _Place:
         if name not in self._places:
@@ -95,21 +108,25 @@ class Claims:
     async def _prepare(self, place: _Place, queue: BullQueue, claim: Claim) -> None:
         """Tell BullMQ how many may run, and let it look for jobs whose worker has vanished."""
         interval = min(claim.lease / 3, _LOOK)
-        commands: list[Command] = []
-        if claim.bounds.running and place.running != claim.bounds.running:
-            commands.append(("HSET", queue.key("meta"), "concurrency", claim.bounds.running))
-            place.running = claim.bounds.running
-        clock = asyncio.get_running_loop().time()
-        if clock - place.checked_at >= interval:
-            place.checked_at = clock
-            stalled = (_MAX_STALLS, queue.base, self._now(), max(1, round(900 * interval)))
-            commands.append(queue.command("moveStalledJobsToWait", *stalled))
+        clock, bound = asyncio.get_running_loop().time(), claim.bounds.running
+        if clock - place.checked_at < interval and place.running == bound:
+            return
+        place.checked_at, place.running = clock, bound
+        doomed = [queue.key(name) for name in ("noobly-stalled", "active", "noobly-stalled-check")]
+        stalled = (_MAX_STALLS, queue.base, self._now(), max(1, round(900 * interval)))
+        commands = [
+            evaluated(BOUND, [queue.key("meta"), queue.key("marker")], [bound, self._now(), _BOUND_FOR]),
+            evaluated(DOOM, doomed, [queue.base, _NODES_STALLS]),
+            queue.command("moveStalledJobsToWait", *stalled, **_CHECKED),
+        ]
         for reply in await self._client.execute_many(commands):
             if isinstance(reply, RedisReplyError):
                 raise reply
 
-    async def _take(self, name: str, place: _Place, queue: BullQueue, claim: Claim) -> tuple[list[Claimed], float]:
-        """Return jobs, or the seconds after which it is worth looking again."""
+    async def _take(
+        self, name: str, place: _Place, queue: BullQueue, claim: Claim
+    ) -> tuple[list[Claimed], float, bool]:
+        """Return jobs, or the seconds after which it is worth looking again and whether it is the rate that says so."""
         wait = min(claim.lease / 3, _LOOK)
         most = claim.most
         if claim.bounds.starts:
@@ -118,11 +135,9 @@ class Claims:
         while len(found) < most:
             asked = min(place.guess, most - len(found))
             tokens = [f"{self._owner}:{next(self._numbers)}" for _ in range(asked)]
-            moves = [_move(queue, claim, token, self._now()) for token in tokens]
-            *replies, asked_to_end = await self._client.execute_many([*moves, ("SCARD", queue.key(ended.CANCELLING))])
+            replies = await self._client.execute_many([_move(queue, claim, token, self._now()) for token in tokens])
             got = [await self._claimed(name, queue, *one) for one in zip(tokens, replies, strict=True)]
-            taken = [one for one in got if one is not None]
-            found += await self._marked(queue, taken) if taken and asked_to_end else taken
+            found += [one for one in got if one is not None]
             if any(one is None for one in got):
                 wait = min([wait, *(max(_SOON, due - self._wall()) for due in map(_due, replies) if due is not None)])
                 place.guess = max(1, len(found))
@@ -131,17 +146,7 @@ class Claims:
         if claim.bounds.starts and most > len(found):
             unused = (most - len(found)) * _cost(claim.bounds)
             await self._client.execute(*evaluated(GIVE_BACK, [queue.key("noobly-rate")], [unused]))
-        return found, wait
-
-    async def _marked(self, queue: BullQueue, found: Sequence[Claimed]) -> list[Claimed]:
-        """Return jobs with whether somebody has asked for their end."""
-        ids = [escaped(one.job.id) for one in found]
-        reply = await self._client.execute("SMISMEMBER", queue.key(ended.CANCELLING), *ids)
-        jobs = [
-            msgspec.structs.replace(one.job, cancelling=bool(wanted))
-            for one, wanted in zip(found, cast("list[int]", reply), strict=True)
-        ]
-        return [msgspec.structs.replace(one, job=job) for one, job in zip(found, jobs, strict=True)]
+        return found, wait, most == 0
 
     async def _admitted(self, queue: BullQueue, bounds: Bounds, most: int, wait: float) -> tuple[int, float]:
         asked = [bounds.starts, _cost(bounds), most]
@@ -158,21 +163,23 @@ class Claims:
                 fields = dict(zip(parts[::2], parts[1::2], strict=False))
             case _:
                 return None
-        return await self._checked(name, queue, Hold(unescaped(id.decode()), token), fields)
+        return await self._checked(name, queue, hold(id.decode(), token), fields)
 
-    async def _checked(self, name: str, queue: BullQueue, hold: Hold, fields: Fields) -> Claimed | None:
-        known = flags(fields)
+    async def _checked(self, name: str, queue: BullQueue, claim: Hold, fields: Fields) -> Claimed | None:
+        raw, _ = held(claim)
+        if b"rjk" in fields:
+            await follow(self._client, queue, raw, fields, self._now())
+        known = ending(fields)
         if b"defa" in fields:  # One of the jobs it runs after has failed, so it fails too.
             reason = fields[b"defa"].decode(errors="replace")
-            outcome = Outcome(hold=hold, verdict=Verdict.FAILED, error=reason)
-            never_begun: Command = ("HINCRBY", queue.key(escaped(hold.id)), "atm", -1)
+            outcome = Outcome(hold=claim, verdict=Verdict.FAILED, error=reason)
+            never_begun: Command = ("HINCRBY", queue.key(raw), "atm", -1)
             await self._client.execute_many([*ended.settle(queue, outcome, known, self._now()), never_begun])
             return None
-        self._held[name, hold.id] = known
-        job = record(name, hold.id, fields, b"active")
-        if job.error or job.attempts > 1:
-            await self._client.execute("SREM", queue.key(ended.RETRYING), hold.id)
-        return Claimed(msgspec.structs.replace(job, state=State.RUNNING), hold.token, int(fields.get(b"ats", b"1")))
+        self._held[name, raw] = known
+        job = record(name, claim.id, fields, b"active")
+        running = msgspec.structs.replace(job, state=State.RUNNING)
+        return Claimed(running, claim.token, int(fields.get(b"ats", b"1")))
 
 
 def _move(queue: BullQueue, claim: Claim, token: str, now: int) -> Command:

@@ -6,21 +6,22 @@ Our own options stand in BullMQ's ``opts`` under ``noobly``, where Node passes t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from noobly.clients.redis import Arg, Command
-from noobly.working.driver import JobRecord, NewJob, Retrying, State
+from noobly.working.driver import JobRecord, NewJob, State
+from noobly.working.providers._bullmq_names import known, stored, unescaped
+from noobly.working.providers._bullmq_options import Fields, Options, Own, options_of, retrying_of
 from noobly.working.providers._bullmq_scripts import BullQueue, packed
 
 ENDED_AS = "noobly"
-"""The field of a failed job that tells how it ended, where BullMQ only knows failing."""
+"""The field of a failed job that tells how and when it ended, where BullMQ only knows failing."""
 
-_PLAIN = re.compile(r"[%:]")
-_ESCAPED = re.compile(r"%([0-9A-F]{2})")
+CANCELLING = "noobly-cancelling"
+"""The field of a job that somebody wants to end while it runs."""
+
 _STATES = {
     b"completed": State.SUCCEEDED,
     b"failed": State.FAILED,
@@ -31,58 +32,16 @@ _STATES = {
     b"active": State.RUNNING,
 }
 
-Fields = Mapping[bytes, bytes]
-
-
-class _Own(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What BullMQ has no option for."""
-
-    cap: float = 300.0
-    timeout: float = 0.0
-    expires: float = 0.0
-    order: int = 0
-    priority: int | None = None
-
-
-class _Backoff(msgspec.Struct, frozen=True):
-    type: str = "fixed"
-    delay: float = 0.0
-    jitter: float = 0.0
-
-
-class _Options(msgspec.Struct, frozen=True):
-    """The options of a stored job, those that matter here."""
-
-    attempts: int = 1
-    backoff: _Backoff | float | None = None
-    noobly: _Own = _Own()
-    fpof: bool = False
-    idof: bool = False
-    cpof: bool = False
-    rdof: bool = False
-
-
-_read_options = msgspec.json.Decoder(_Options, strict=False).decode
-_DEFAULTS = _Options()
-
-
-def escaped(name: str) -> str:
-    """Return a name or an id that BullMQ takes: without colons. Whole numbers are the ids that it gives itself."""
-    return _PLAIN.sub(lambda match: f"%{ord(match[0]):02X}", name)
-
-
-def unescaped(name: str) -> str:
-    """Return the name or id that was escaped."""
-    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), name)
+_read_parent = msgspec.json.Decoder(dict[str, object]).decode
 
 
 def add_command(queue: BullQueue, parents: BullQueue | None, new: NewJob, order: int, now: int) -> Command:
     """Return the command that adds a job; a parent has to be there before its children."""
-    parent_key = parents.key(escaped(new.parent or "")) if parents else None
+    parent_key = parents.key(stored(new.parent or "")) if parents else None
     parent = parent_of(new, parents) if parents else None
     key = f"{queue.base}de:{new.unique}" if new.unique is not None else None
     arguments = [
-        *(queue.base, escaped(new.id), new.task, now, parent_key),
+        *(queue.base, stored(new.id), new.task, now, parent_key),
         *(f"{parent_key}:dependencies" if parent_key else None, parent, None, key),
     ]
     args: list[Arg] = [packed(arguments), new.data, packed(_options(new, order))]
@@ -95,12 +54,12 @@ def add_command(queue: BullQueue, parents: BullQueue | None, new: NewJob, order:
 def parent_of(new: NewJob, parents: BullQueue) -> dict[str, str | bool]:
     """Return what a job keeps of its parent."""
     failing = "idof" if new.lenient else "fpof"
-    return {"id": escaped(new.parent or ""), "queueKey": parents.base[:-1], failing: True}
+    return {"id": stored(new.parent or ""), "queueKey": parents.base[:-1], failing: True}
 
 
 def _options(new: NewJob, order: int) -> dict[str, Any]:
     retrying = new.retrying
-    own = _Own(retrying.cap, new.timeout, new.expires, order, new.priority)
+    own = Own(retrying.cap, new.timeout, new.expires, order, new.priority)
     options: dict[str, Any] = {
         "attempts": retrying.attempts,
         "backoff": {
@@ -121,33 +80,14 @@ def _options(new: NewJob, order: int) -> dict[str, Any]:
     return options
 
 
-def flags(fields: Fields) -> dict[str, bool | int]:
-    """Return what BullMQ's script wants to know of a job that ends."""
-    options = _read(fields)
-    return {
-        "attempts": options.attempts,
-        "fpof": options.fpof,
-        "idof": options.idof,
-        "cpof": options.cpof,
-        "rdof": options.rdof,
-    }
-
-
-def _read(fields: Fields) -> _Options:
-    try:
-        return _read_options(fields.get(b"opts", b"{}"))
-    except msgspec.DecodeError:
-        return _DEFAULTS
-
-
 def place(fields: Fields) -> int:
     """Return where a job stands among those that were added with it."""
-    return _read(fields).noobly.order
+    return options_of(fields).own.order
 
 
-def record(queue: str, id: str, fields: Fields, state: bytes, *, cancelling: bool = False) -> JobRecord:
+def record(queue: str, id: str, fields: Fields, state: bytes) -> JobRecord:
     """Return a stored job."""
-    options = _read(fields)
+    options = options_of(fields)
     attempts, created = _number(fields, b"atm"), _number(fields, b"timestamp")
     parent, parent_queue = _parent(fields)
     stands = _state(fields, state, attempts)
@@ -160,13 +100,13 @@ def record(queue: str, id: str, fields: Fields, state: bytes, *, cancelling: boo
         data=fields.get(b"data", b""),
         state=stands,
         priority=_priority(fields, options),
-        retrying=_retrying(options),
-        timeout=options.noobly.timeout,
+        retrying=retrying_of(options),
+        timeout=options.own.timeout,
         attempts=attempts + (stands is State.RUNNING),
         stalls=_number(fields, b"stc"),
         created_at=created / 1000,
         run_at=(begun + delay) / 1000,
-        expires_at=(created + delay) / 1000 + options.noobly.expires if options.noobly.expires else 0.0,
+        expires_at=(created + delay) / 1000 + options.own.expires if options.own.expires else 0.0,
         started_at=_number(fields, b"processedOn") / 1000,
         finished_at=_number(fields, b"finishedOn") / 1000,
         progress=fields.get(b"progress", b""),
@@ -176,14 +116,15 @@ def record(queue: str, id: str, fields: Fields, state: bytes, *, cancelling: boo
         parent=parent,
         parent_queue=parent_queue,
         pending=_number(fields, b"pending"),
-        cancelling=cancelling,
+        cancelling=not stands.final and CANCELLING.encode() in fields,
     )
 
 
 def _state(fields: Fields, state: bytes, attempts: int) -> State:
     found = _STATES.get(state, State.QUEUED)
-    if found is State.FAILED and ENDED_AS.encode() in fields:
-        return State(_text(fields, ENDED_AS.encode()))
+    verdict, _, at = _text(fields, ENDED_AS.encode()).partition(":")
+    if found is State.FAILED and at and at == _text(fields, b"finishedOn"):  # Else it has run again, in Node.
+        return State(verdict)
     if state == b"delayed" and not _number(fields, b"delay"):
         return State.QUEUED
     return State.RETRYING if attempts and state == b"delayed" else found
@@ -194,31 +135,23 @@ def _result(fields: Fields) -> bytes:
     return b"" if found == b"null" else found
 
 
-def _retrying(options: _Options) -> Retrying:
-    backoff = options.backoff
-    if backoff is None or not isinstance(backoff, _Backoff):
-        base = (backoff or 0.0) / 1000
-        return Retrying(attempts=max(1, options.attempts), base=base, cap=base, jitter=0.0, fixed=True)
-    fixed = backoff.type != "exponential"
-    base = backoff.delay / 1000
-    return Retrying(
-        attempts=max(1, options.attempts), base=base, cap=options.noobly.cap, jitter=backoff.jitter, fixed=fixed
-    )
-
-
-def _priority(fields: Fields, options: _Options) -> int:
-    if options.noobly.priority is not None:
-        return options.noobly.priority
+def _priority(fields: Fields, options: Options) -> int:
+    if options.own.priority is not None:
+        return options.own.priority
     given = _number(fields, b"priority")
     return max(0, 10 - given) if given else 9
 
 
 def _parent(fields: Fields) -> tuple[str | None, str]:
-    key = _text(fields, b"parentKey")
-    if not key:
-        return None, ""
-    _, queue, id = key.rsplit(":", 2)
-    return unescaped(id), unescaped(queue)
+    try:
+        found = _read_parent(fields.get(b"parent") or b"{}")
+    except msgspec.DecodeError:
+        found = {}
+    id, queue = found.get("id"), found.get("queueKey")
+    if not isinstance(id, str) or not isinstance(queue, str):
+        key = _text(fields, b"parentKey")
+        queue, _, id = key.rpartition(":")
+    return (known(id), unescaped(queue.rpartition(":")[2])) if id else (None, "")
 
 
 def _number(fields: Fields, name: bytes) -> int:

@@ -8,10 +8,11 @@ from typing import cast
 
 from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply
 from noobly.clients.redis_scan import scan
-from noobly.working.driver import FINAL, Hold, JobRecord, Outcome, Retention, State, Verdict
+from noobly.working.driver import FINAL, Hold, JobRecord, Outcome, State, Verdict
 from noobly.working.providers import _bullmq_ended as ended
-from noobly.working.providers._bullmq_jobs import ENDED_AS, escaped, place, record, unescaped
-from noobly.working.providers._bullmq_scripts import BullQueue
+from noobly.working.providers._bullmq_jobs import CANCELLING, ENDED_AS, place, record
+from noobly.working.providers._bullmq_names import known, stored, unescaped
+from noobly.working.providers._bullmq_scripts import OVERLAPS, BullQueue, evaluated
 
 _LISTS = ("wait", "paused", "active")
 _SETS = ("prioritized", "delayed", "waiting-children", "completed", "failed")
@@ -31,35 +32,44 @@ _WALKED = 11_000
 """Jobs of one list or set that a page looks at, at most."""
 
 
-async def get(client: RedisClient, queue: BullQueue, name: str, id: str) -> JobRecord | None:
-    """Return a job."""
-    found = await _records(client, [(queue, name, escaped(id))])
+async def find(client: RedisClient, queue: BullQueue, id: str) -> str:
+    """Return the stored id of a job that users know by an id: added here, or else, where there is one, in Node."""
+    own = stored(id)
+    if own == id:
+        return own
+    # Only a job has a timestamp; what else has such a name gives an error.
+    there = await client.execute_many([("HEXISTS", queue.key(name), "timestamp") for name in (own, id)])
+    return id if there[0] != 1 and there[1] == 1 else own
+
+
+async def get(client: RedisClient, queue: BullQueue, name: str, raw: str) -> JobRecord | None:
+    """Return a job by its stored id."""
+    found = await _records(client, [(queue, name, raw)])
     return found[0] if found else None
 
 
 async def _records(client: RedisClient, jobs: Sequence[tuple[BullQueue, str, str]]) -> list[JobRecord]:
-    """Return those of some jobs that there are, each with its escaped id."""
+    """Return those of some jobs that there are, each with its stored id."""
     commands: list[Command] = []
-    for queue, _, id in jobs:
+    for queue, _, raw in jobs:
         commands += [
-            ("HGETALL", queue.key(id)),
-            queue.command("getStateV2", id, queue.key(id)),
-            ("SISMEMBER", queue.key(ended.CANCELLING), id),
-            ("SCARD", queue.key(f"{id}:dependencies")),
+            ("HGETALL", queue.key(raw)),
+            queue.command("getStateV2", raw, queue.key(raw)),
+            ("SCARD", queue.key(f"{raw}:dependencies")),
         ]
     replies = await client.execute_many(commands)
     found: list[JobRecord] = []
-    for number, (_, name, id) in enumerate(jobs):
-        fields, state, cancelling, pending = map(_good, replies[4 * number : 4 * number + 4])
+    for number, (_, name, raw) in enumerate(jobs):
+        fields, state, pending = map(_good, replies[3 * number : 3 * number + 3])
         if fields:
             given = {**cast("dict[bytes, bytes]", fields), b"pending": str(pending).encode()}
-            found.append(record(name, unescaped(id), given, cast(bytes, state), cancelling=bool(cancelling)))
+            found.append(record(name, known(raw), given, cast(bytes, state)))
     return found
 
 
-async def children(client: RedisClient, prefix: str, queue: BullQueue, id: str) -> list[JobRecord]:
+async def children(client: RedisClient, prefix: str, queue: BullQueue, raw: str) -> list[JobRecord]:
     """Return the jobs that a job runs after: those that ended well or badly, and those that have not ended."""
-    base = queue.key(escaped(id))
+    base = queue.key(raw)
     replies = await client.execute_many(
         [
             ("HKEYS", f"{base}:processed"),
@@ -78,7 +88,7 @@ async def children(client: RedisClient, prefix: str, queue: BullQueue, id: str) 
     found = await _records(client, jobs)
     by_id = {(one.queue, one.id): one for one in found}
     ranked = sorted(zip(placed, jobs, strict=True), key=lambda pair: pair[0])
-    ids = [(name, unescaped(child)) for _, (_, name, child) in ranked]
+    ids = [(name, known(child)) for _, (_, name, child) in ranked]
     return [by_id[one] for one in ids if one in by_id]
 
 
@@ -104,19 +114,18 @@ async def counts(client: RedisClient, queue: BullQueue) -> dict[State, int]:
     """Return how many jobs are in each state."""
     commands: list[Command] = [("LLEN", queue.key(name)) for name in _LISTS]
     commands += [("ZCARD", queue.key(name)) for name in _SETS]
-    commands += [("ZCARD", queue.key(name)) for name in ended.ENDINGS.values()]
-    commands.append(("SCARD", queue.key(ended.RETRYING)))
-    replies = [cast(int, _good(reply)) for reply in await client.execute_many(commands)]
-    wait, paused, active, prioritized, delayed, blocked, completed, failed, cancelled, expired, retrying = replies
-    queued = wait + paused + prioritized
-    early = min(retrying, delayed)
+    pairs = [("failed", name) for name in ended.ENDINGS.values()] + [("delayed", ended.RETRYING)]
+    commands.append(evaluated(OVERLAPS, [queue.key(name) for pair in pairs for name in pair], []))
+    *sizes, overlaps = [_good(reply) for reply in await client.execute_many(commands)]
+    wait, paused, active, prioritized, delayed, blocked, completed, failed = cast("list[int]", sizes)
+    cancelled, expired, retrying = cast("list[int]", overlaps)
     return {
-        State.QUEUED: queued,
-        State.DELAYED: delayed - early + blocked,
-        State.RETRYING: early,
+        State.QUEUED: wait + paused + prioritized,
+        State.DELAYED: max(0, delayed - retrying) + blocked,
+        State.RETRYING: retrying,
         State.RUNNING: active,
         State.SUCCEEDED: completed,
-        State.FAILED: failed - cancelled - expired,
+        State.FAILED: max(0, failed - cancelled - expired),
         State.CANCELLED: cancelled,
         State.EXPIRED: expired,
     }
@@ -140,61 +149,35 @@ def _any(queue: BullQueue) -> Command:
     return ("EXISTS", *(queue.key(name) for name in (*_LISTS, *_SETS)))
 
 
-async def rerun(client: RedisClient, queue: BullQueue, name: str, id: str) -> bool:
+async def rerun(client: RedisClient, queue: BullQueue, name: str, raw: str) -> bool:
     """Queue a job at once."""
-    job = escaped(id)
-    found = await get(client, queue, name, id)
+    found = await get(client, queue, name, raw)
     if found is None or found.pending or found.state in (State.QUEUED, State.RUNNING, State.SUCCEEDED):
         return False
     if found.state in FINAL:
-        again = queue.command("reprocessJob", job, "LPUSH", "failedReason", "failed", "1", "1", JOB=job)
-        fresh: list[Command] = [("HDEL", queue.key(job), ENDED_AS, "stc")]
-        replies = await client.execute_many([again, *fresh, *_forgotten(queue, [job])])
+        # What counts its claims goes on, for it is the fence.
+        again = queue.command("reprocessJob", raw, "LPUSH", "failedReason", "failed", "1", "0", JOB=raw)
+        fresh: list[Command] = [("HDEL", queue.key(raw), ENDED_AS, CANCELLING, "stc")]
+        replies = await client.execute_many([again, *fresh, *_forgotten(queue, raw)])
         return _good(replies[0]) == 1
-    promoted = queue.command("promote", queue.base, job)
-    replies = await client.execute_many([promoted, ("SREM", queue.key(ended.RETRYING), job)])
+    promoted = queue.command("promote", queue.base, raw)
+    replies = await client.execute_many([promoted, ("ZREM", queue.key(ended.RETRYING), raw)])
     return _good(replies[0]) == 0
 
 
-async def forget(client: RedisClient, queue: BullQueue, ids: Sequence[str]) -> None:
-    """Take ids out of what is ours beside BullMQ's own."""
-    if ids:
-        await client.execute_many(_forgotten(queue, ids))
+async def remove(client: RedisClient, queue: BullQueue, raw: str) -> bool:
+    """Forget a job that is not running."""
+    command = queue.command("removeJob", raw, 0, queue.base, JOB=raw)
+    existed, removed = await client.execute_many([("EXISTS", queue.key(raw)), command])
+    if _good(existed) != 1 or _good(removed) != 1:
+        return False
+    await client.execute_many(_forgotten(queue, raw))
+    return True
 
 
-def _forgotten(queue: BullQueue, ids: Sequence[str]) -> list[Command]:
-    return [
-        *(("ZREM", queue.key(name), *ids) for name in ended.ENDINGS.values()),
-        ("SREM", queue.key(ended.RETRYING), *ids),
-        ("SREM", queue.key(ended.CANCELLING), *ids),
-    ]
-
-
-async def sweep(client: RedisClient, queue: BullQueue, retention: Retention, now: int) -> int:
-    """Forget ended jobs past their retention."""
-    total = 0
-    while True:
-        replies = await client.execute_many(ended.sweep(queue, retention, now))
-        gone = [id.decode() for reply in replies for id in cast("list[bytes]", _good(reply))]
-        gone += await _over(client, queue, retention.most)
-        await forget(client, queue, gone)
-        total += len(gone)
-        if not gone:
-            return total
-
-
-async def _over(client: RedisClient, queue: BullQueue, most: int) -> list[str]:
-    """Forget some of the ended jobs that are too many, succeeded ones first."""
-    sizes = await client.execute_many([("ZCARD", queue.key("completed")), ("ZCARD", queue.key("failed"))])
-    completed, failed = (cast(int, _good(size)) for size in sizes)
-    over = min(1000, completed + failed - most)
-    if over <= 0:
-        return []
-    where, count = ("completed", min(over, completed)) if completed else ("failed", min(over, failed))
-    ids = cast("list[bytes]", await client.execute("ZRANGE", queue.key(where), 0, count - 1))
-    names = [id.decode() for id in ids]
-    await client.execute_many([queue.command("removeJob", id, 0, queue.base, JOB=id) for id in names])
-    return names
+def _forgotten(queue: BullQueue, raw: str) -> list[Command]:
+    """Return the commands that take a job out of what is ours beside BullMQ's own."""
+    return [("ZREM", queue.key(name), raw) for name in (*ended.ENDINGS.values(), ended.RETRYING)]
 
 
 async def pause(client: RedisClient, queue: BullQueue) -> None:

@@ -44,7 +44,10 @@ _KEYS: dict[str, tuple[str, ...]] = {
     "promote": ("delayed", "wait", "paused", "meta", "prioritized", "active", "pc", "events", "marker"),
     "reprocessJob": ("JOB", "events", "failed", "wait", "meta", "active", "marker", "prioritized", "pc"),
     "removeJob": ("JOB", "repeat"),
-    "cleanJobsInSet": ("TARGET", "events", "repeat"),
+    "updateJobScheduler": (
+        *("repeat", "delayed", "wait", "paused", "meta", "prioritized", "marker", "id", "events", "pc", "JOB"),
+        *("active",),
+    ),
     "pause": ("SOURCE", "TARGET", "meta", "prioritized", "events", "delayed", "marker"),
     "updateProgress": ("JOB", "events", "meta"),
     "addLog": ("JOB", "LOGS"),
@@ -53,14 +56,14 @@ _KEYS: dict[str, tuple[str, ...]] = {
 CANCEL = RedisScript("""
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'missing' end
 if redis.call('EXISTS', KEYS[1] .. ':lock') == 1 then
-  redis.call('SADD', KEYS[8], ARGV[1])
+  redis.call('HSET', KEYS[1], ARGV[3], 1)
   return 'running'
 end
 local taken = redis.call('LREM', KEYS[3], 1, ARGV[1]) + redis.call('LREM', KEYS[4], 1, ARGV[1])
 for i = 5, 7 do taken = taken + redis.call('ZREM', KEYS[i], ARGV[1]) end
 if taken == 0 then
   if redis.call('HEXISTS', KEYS[1], 'finishedOn') == 1 then return 'ended' end
-  redis.call('SADD', KEYS[8], ARGV[1])
+  redis.call('HSET', KEYS[1], ARGV[3], 1)
   return 'running'
 end
 redis.call('LPUSH', KEYS[2], ARGV[1])
@@ -68,6 +71,11 @@ redis.call('SET', KEYS[1] .. ':lock', ARGV[2], 'PX', 60000)
 return 'held'
 """)
 """Take a job that waits into our hands, so that BullMQ's own script can end it; or ask for the end of one that runs."""
+
+FORGO = RedisScript("""
+for _, job in ipairs(KEYS) do redis.call('HDEL', job, ARGV[1]) end
+""")
+"""Forget that somebody wanted the end of jobs, which have ended now."""
 
 # A token bucket as a single time, the generic cell rate algorithm of ITU-T I.371: the key holds when the bucket is full
 # again, and one start costs ARGV[2] microseconds.
@@ -90,6 +98,54 @@ if full then
   redis.call('SET', KEYS[1], string.format('%.0f', tonumber(full) - tonumber(ARGV[1])), 'KEEPTTL')
 end
 """)
+
+# Node may set a bound, too; the narrower one holds, and what was there before us comes back.
+BOUND = RedisScript("""
+local wanted, now = tonumber(ARGV[1]), tonumber(ARGV[2])
+local about = redis.call('HMGET', KEYS[1], 'concurrency', 'noobly-concurrency', 'noobly-before', 'noobly-until')
+local stands, ours, before, till = about[1], about[2], about[3], tonumber(about[4] or '0')
+if ours and wanted == 0 and till > now then return end
+if not ours and wanted == 0 then return end
+if stands ~= ours then before = stands end
+if wanted == 0 then
+  redis.call('HDEL', KEYS[1], 'noobly-concurrency', 'noobly-before', 'noobly-until')
+  if before then redis.call('HSET', KEYS[1], 'concurrency', before) else redis.call('HDEL', KEYS[1], 'concurrency') end
+  return redis.call('ZADD', KEYS[2], 0, '0')
+end
+if before and tonumber(before) < wanted then wanted = tonumber(before) end
+till = now + tonumber(ARGV[3])
+redis.call('HDEL', KEYS[1], 'noobly-before')
+redis.call('HSET', KEYS[1], 'concurrency', wanted, 'noobly-concurrency', wanted, 'noobly-until', till)
+if before then redis.call('HSET', KEYS[1], 'noobly-before', before) end
+""")
+"""Say how many may run at once, until somebody says otherwise or nobody has said it again in time; 0 for any number."""
+
+# Only such jobs go by BullMQ's rule as have no options of ours, for of those our workers count and decide.
+DOOM = RedisScript("""
+if redis.call('EXISTS', KEYS[3]) == 1 then return end
+for _, id in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local job = ARGV[1] .. id
+  if redis.call('EXISTS', job .. ':lock') == 0 then
+    local about = redis.call('HMGET', job, 'opts', 'stc', 'rjk')
+    local node = about[1] and not string.find(about[1], '"noobly":', 1, true) and not about[3]
+    if node and tonumber(about[2] or '0') >= tonumber(ARGV[2]) and redis.call('LPOS', KEYS[2], id) then
+      redis.call('HSET', job, 'defa', 'job stalled more than allowable limit')
+    end
+  end
+end
+""")
+"""Let jobs of Node fail whose workers have vanished too often, when they are handed out next."""
+
+OVERLAPS = RedisScript("""
+local found = {}
+for i = 1, #KEYS, 2 do
+  local count = redis.pcall('ZINTERCARD', 2, KEYS[i], KEYS[i + 1])
+  if type(count) == 'table' then count = #redis.call('ZINTER', 2, KEYS[i], KEYS[i + 1]) end
+  found[#found + 1] = count
+end
+return found
+""")
+"""Return how much each two sets have in common, also on servers before Redis 7, which cannot count that."""
 
 _FILE = re.compile(r"(\w+)-(\d+)\.lua")
 
@@ -114,7 +170,7 @@ def _load() -> dict[str, RedisScript]:
 SCRIPTS = _load()
 """The scripts by name."""
 
-ALL = (*SCRIPTS.values(), CANCEL, TAKE, GIVE_BACK)
+ALL = (*SCRIPTS.values(), CANCEL, FORGO, TAKE, GIVE_BACK, BOUND, DOOM, OVERLAPS)
 
 
 def packed(value: object) -> bytes:

@@ -17,6 +17,8 @@ _BLOCK = 2.0
 """Seconds of one blocking command; a connection that is silent for longer than its stall timeout counts as lost."""
 
 _PAUSE = 0.25
+_LINGER = 2.0
+"""Seconds for which a connection is kept that nobody needs, for whoever waits in slices is back at once."""
 
 Ask = Callable[[RedisClient], Awaitable[None]]
 """Asks the server once, for at most ``_BLOCK`` seconds, and wakes whoever it concerns."""
@@ -27,6 +29,7 @@ class Waiters:
 
     def __init__(self) -> None:
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._there = asyncio.Event()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -41,6 +44,7 @@ class Waiters:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         self._waiting.setdefault(name, set()).add(future)
+        self._there.set()
         timer = loop.call_later(pause, _settle, future)
         try:
             await future
@@ -49,6 +53,15 @@ class Waiters:
             self._waiting[name].discard(future)
             if not self._waiting[name]:
                 del self._waiting[name]
+            if not self._waiting:
+                self._there.clear()
+
+    async def come(self, patience: float) -> bool:
+        """Return whether anybody waits, or begins to within ``patience`` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._there.wait()
+        return bool(self)
 
 
 class Watch:
@@ -79,9 +92,7 @@ class Watch:
         client = self._connect()
         try:
             await client.start()
-            idle = 0
-            while idle < 3:  # Whoever waits in slices is back at once.
-                idle = 0 if self._waiters else idle + 1
+            while await self._waiters.come(_LINGER):
                 await self._ask(client)
         except NooblyError as error:
             _log.debug("a queue of BullMQ cannot be watched; those who wait look for themselves: %s", error)
@@ -92,18 +103,23 @@ class Watch:
 
 
 class Markers:
-    """Waits for the marker that BullMQ sets when a queue has work; ``heard`` grows with each one."""
+    """Waits for the marker that BullMQ sets when a queue has work; ``heard`` grows with each one.
+
+    Whoever takes the marker is the only one who wakes. So it is put back where it wakes nobody, or nobody who may work.
+    """
 
     def __init__(self, connect: Callable[[], RedisClient], key: str, tasks: Tasks) -> None:
         self.heard = 0
-        self._waiters = Waiters()
+        self._waiters, self._resting = Waiters(), Waiters()
         self._key = key
+        self._taken = False
         self._watch = Watch(connect, self._ask, self._waiters, tasks)
 
     def wake(self) -> None:
         """Let all who wait look for work."""
         self.heard += 1
         self._waiters.wake("")
+        self._resting.wake("")
 
     async def wait(self, heard: int, pause: float) -> None:
         """Wait until there may be work, ``pause`` seconds at most.
@@ -112,13 +128,26 @@ class Markers:
             heard: The attribute before the last look, so that nothing is missed which came since.
             pause: Seconds.
         """
-        self._watch.begin()
+        self._taken = False
         if heard == self.heard:
+            self._watch.begin()
             await self._waiters.wait("", pause)
 
+    async def rest(self, client: RedisClient, pause: float) -> None:
+        """Wait until work may be begun again, ``pause`` seconds at most, and leave the marker to others."""
+        if self._taken:
+            self._taken = False
+            await client.execute("ZADD", self._key, 0, "0")
+        await self._resting.wait("", pause)
+
     async def _ask(self, client: RedisClient) -> None:
-        if await client.execute("BZPOPMIN", self._key, _BLOCK) is not None:
-            self.wake()
+        match await client.execute("BZPOPMIN", self._key, _BLOCK):
+            case [_, bytes() as member, (int() | float() | bytes()) as score]:
+                if self._waiters:
+                    self._taken = True
+                    self.wake()
+                else:
+                    await client.execute("ZADD", self._key, "LT", float(score), member)
 
 
 class Ends:

@@ -7,6 +7,9 @@ from noobly.working.driver import Outcome, State, Verdict
 ASKED = "somebody cancelled the job"
 """The error of a job that was cancelled, where there is none of its own."""
 
+LATE = "nobody began it in its time"
+"""The error of a job that has expired."""
+
 
 def state_after(outcome: Outcome, cancelling: bool) -> State:
     """Return where an outcome brings a job.

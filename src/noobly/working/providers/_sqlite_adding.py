@@ -5,11 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from noobly.clients.sqlite_rows import microseconds
 from noobly.working.driver import Added, NewJob
 from noobly.working.providers import _sqlite_ended as ended
 from noobly.working.providers import _sqlite_rows as rows
 from noobly.working.providers._flows import known_parents, parent_of
-from noobly.working.providers._sqlite_rows import ENDED, STATES, Row, find, microseconds
+from noobly.working.providers._sqlite_rows import ENDED, STATES, Row, find
 
 
 def add(connection: sqlite3.Connection, jobs: Sequence[NewJob], now: int) -> list[Added]:

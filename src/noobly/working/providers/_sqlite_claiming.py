@@ -8,9 +8,10 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from noobly.clients.sqlite_arrivals import Glimpse
+from noobly.clients.sqlite_rows import microseconds, parsed, seconds, token
 from noobly.working.driver import Beat, Bounds, Claim, Claimed, Hold
 from noobly.working.providers import _sqlite_rows as rows
-from noobly.working.providers._sqlite_rows import ENDED, Row, Where, find, microseconds
+from noobly.working.providers._sqlite_rows import ENDED, Row, Where, find
 
 _in_turn = itemgetter(Row._fields.index("rank"), Row._fields.index("seq"))
 
@@ -24,7 +25,7 @@ class Taken(NamedTuple):
 
 def claim(connection: sqlite3.Connection, queue: str, claim: Claim, now: int) -> Taken:
     """Hand out jobs, within the bounds."""
-    where = find(connection, queue)
+    where = _mended(connection, find(connection, queue), claim.bounds, now)
     if not where.id or where.paused:
         return Taken([], None)
     connection.execute(rows.ROUSE, (where.id, now))
@@ -38,7 +39,7 @@ def claim(connection: sqlite3.Connection, queue: str, claim: Claim, now: int) ->
     if claim.bounds.starts:
         full_at = max(where.full_at, now) + len(found) * _cost(claim.bounds)
         connection.execute(rows.FULL_AT, (full_at, where.id))
-    return Taken([Claimed(rows.record(row, queue), rows.token(row), row.fence) for row in found], None)
+    return Taken([Claimed(rows.record(row, queue), token(row.seq, row.fence), row.fence) for row in found], None)
 
 
 def _room(connection: sqlite3.Connection, where: Where, bounds: Bounds) -> int:
@@ -50,7 +51,16 @@ def _room(connection: sqlite3.Connection, where: Where, bounds: Bounds) -> int:
 
 
 def _cost(bounds: Bounds) -> int:
-    return max(1, microseconds(bounds.period / bounds.starts))
+    return max(1, microseconds(bounds.cost))
+
+
+def _mended(connection: sqlite3.Connection, where: Where, bounds: Bounds, now: int) -> Where:
+    """Let a bucket be full within one period, which it would not be where the clock was set back."""
+    latest = now + bounds.starts * _cost(bounds) if bounds.starts else where.full_at
+    if where.full_at <= latest:
+        return where
+    connection.execute(rows.FULL_AT, (latest, where.id))
+    return where._replace(full_at=latest)
 
 
 def _starts(where: Where, bounds: Bounds, now: int) -> int:
@@ -89,7 +99,7 @@ def _glimpse(connection: sqlite3.Connection, name: str, most: int, now: int) -> 
         return Glimpse(0, None)
     ready = connection.execute(rows.COUNT_READY, (where.id, most)).fetchone()[0]
     due = connection.execute(rows.NEXT_DUE, (where.id,)).fetchone()[0]
-    return Glimpse(ready, None if due is None else max(0.0, rows.seconds(due - now)))
+    return Glimpse(ready, None if due is None else max(0.0, seconds(due - now)))
 
 
 def beat(connection: sqlite3.Connection, queue: str, holds: Sequence[Hold], lease: float, now: int) -> list[Beat]:
@@ -97,6 +107,6 @@ def beat(connection: sqlite3.Connection, queue: str, holds: Sequence[Hold], leas
     where, until = find(connection, queue), now + microseconds(lease)
     beats: list[Beat] = []
     for hold in holds:
-        kept = connection.execute(rows.EXTEND, (*rows.parsed(hold.token), where.id, hold.id, now, until)).fetchall()
+        kept = connection.execute(rows.EXTEND, (*parsed(hold.token), where.id, hold.id, now, until)).fetchall()
         beats.append(Beat.LOST if not kept else Beat.CANCELLED if kept[0][0] else Beat.KEPT)
     return beats

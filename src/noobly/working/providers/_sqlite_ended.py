@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from noobly.clients.sqlite_rows import microseconds, parsed
 from noobly.working.driver import Outcome, State, Verdict
 from noobly.working.providers import _sqlite_rows as rows
 from noobly.working.providers._outcomes import error_after, state_after
-from noobly.working.providers._sqlite_rows import BLOCKED, NUMBERS, READY, TIMED, Row, Where, find, microseconds
+from noobly.working.providers._sqlite_rows import BLOCKED, NUMBERS, READY, TIMED, Row, Where, find
 
 
 class Changed(NamedTuple):
@@ -23,7 +24,7 @@ class Changed(NamedTuple):
 def settle(connection: sqlite3.Connection, queue: str, outcomes: Sequence[Outcome], now: int) -> Changed:
     """End claims."""
     where = find(connection, queue)
-    asked = [(*rows.parsed(outcome.hold.token), where.id, outcome.hold.id, now) for outcome in outcomes]
+    asked = [(*parsed(outcome.hold.token), where.id, outcome.hold.id, now) for outcome in outcomes]
     if _ended_alone(connection, asked, outcomes):
         return Changed([True] * len(outcomes), [(queue, outcome.hold.id) for outcome in outcomes], {queue})
     changed = Changed([], [], {queue})

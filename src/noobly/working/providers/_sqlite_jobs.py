@@ -7,17 +7,18 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from noobly.clients.sqlite_rows import microseconds
 from noobly.working.driver import JobRecord, Retention, State
 from noobly.working.providers import _sqlite_rows as rows
-from noobly.working.providers._outcomes import ASKED
+from noobly.working.providers._outcomes import ASKED, LATE
 from noobly.working.providers._sqlite_ended import Changed, end, one_less
-from noobly.working.providers._sqlite_rows import BLOCKED, ENDED, HELD, NUMBERS, READY, STATES, Row, find, microseconds
+from noobly.working.providers._sqlite_rows import BLOCKED, ENDED, HELD, NUMBERS, READY, STATES, Row, find
 
 
 def report(connection: sqlite3.Connection, queue: str, id: str, progress: bytes, lines: Sequence[str]) -> bool:
-    """Store progress and log lines."""
+    """Store progress and log lines of a job that has not ended."""
     row = _row(connection, queue, id)
-    if row is None:
+    if row is None or row.phase == ENDED:
         return False
     if progress:
         connection.execute(rows.PROGRESS, (progress, row.seq))
@@ -122,6 +123,14 @@ def _forget(connection: sqlite3.Connection, found: Iterable[tuple[int, int, str 
 def counts(connection: sqlite3.Connection, queue: str) -> dict[State, int]:
     """Return how many jobs are in each state."""
     return {STATES[state]: count for state, count in connection.execute(rows.COUNTS, (find(connection, queue).id,))}
+
+
+def expire(connection: sqlite3.Connection, queue: str, now: int) -> Changed:
+    """End some of the jobs that nobody has begun in their time."""
+    changed = Changed([], [], set())
+    for row in connection.execute(rows.LATE, (find(connection, queue).id, now)).fetchall():
+        end(connection, queue, Row(*row), State.EXPIRED, b"", LATE, changed, now)
+    return changed
 
 
 def sweep(connection: sqlite3.Connection, queue: str, retention: Retention, now: int) -> int:

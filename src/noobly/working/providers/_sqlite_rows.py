@@ -11,16 +11,13 @@ import sqlite3
 from typing import NamedTuple
 
 from noobly.clients.sqlite import Schema
+from noobly.clients.sqlite_rows import microseconds, seconds
 from noobly.working.driver import JobRecord, NewJob, Retrying, State
 
 STATES = tuple(State)
 """States by the number that stands for them in the file; only ever add to the end of the enumeration."""
 
 NUMBERS = {state: number for number, state in enumerate(STATES)}
-_LARGEST = 2**63
-"""The first whole number that SQLite cannot hold."""
-
-_SECOND = 1_000_000
 READY, TIMED, HELD, BLOCKED, ENDED = range(5)
 
 SCHEMA = Schema(
@@ -60,6 +57,10 @@ SCHEMA = Schema(
         ),
         # When a job changed last is indexed only where another index does not tell, for each index costs every job.
         ("DROP INDEX jobs_moved", "CREATE INDEX jobs_waiting ON jobs (queue, moved) WHERE phase <> 2 AND phase <> 4"),
+        (
+            """CREATE INDEX jobs_expiring ON jobs (queue, expires_at)
+               WHERE expires_at > 0 AND attempts = 0 AND phase <> 2 AND phase <> 4""",
+        ),
     ),
 )
 
@@ -135,6 +136,8 @@ PAGE_OF = PAGE.format("AND state IN (SELECT value FROM json_each(:states))")
 PAGE = PAGE.format("")
 COUNTS = "SELECT state, count(*) FROM jobs WHERE queue = ? GROUP BY state"
 FORGET = ("DELETE FROM job_logs WHERE job = ?", "DELETE FROM jobs WHERE seq = ?")
+LATE = """SELECT * FROM jobs WHERE queue = ? AND expires_at <= ?
+AND expires_at > 0 AND attempts = 0 AND phase <> 2 AND phase <> 4 LIMIT 500"""
 # A job that runs after it and has not ended may want to see it.
 _FREE = """SELECT seq, queue, key, id FROM jobs WHERE queue = ?1 AND phase = 4 AND (parent IS NULL OR NOT EXISTS (
     SELECT 1 FROM job_queues, jobs AS later WHERE job_queues.name = jobs.parent_queue
@@ -198,31 +201,6 @@ def find(connection: sqlite3.Connection, queue: str) -> Where:
     return Where(row[0], bool(row[1]), row[2]) if row else Where()
 
 
-def microseconds(time: float) -> int:
-    """Return seconds as whole microseconds."""
-    return round(time * _SECOND)
-
-
-def seconds(time: int) -> float:
-    """Return microseconds as seconds."""
-    return time / _SECOND
-
-
-def token(row: Row) -> str:
-    """Return what stands for the present claim of a job."""
-    return f"{row.seq}.{row.fence}"
-
-
-def parsed(token: str) -> tuple[int, int]:
-    """Return the job and the claim that a token stands for; those of no job for what is none."""
-    seq, _, fence = token.partition(".")
-    try:
-        found = int(seq), int(fence)
-    except ValueError:
-        return 0, 0
-    return found if 0 < found[0] < _LARGEST > found[1] > 0 else (0, 0)
-
-
 def values(new: NewJob, queue: int, now: int) -> tuple[object, ...]:
     """Return a new job as the values of a row, without its number."""
     run_at = now + microseconds(new.delay)
@@ -254,11 +232,11 @@ def record(row: Row, queue: str) -> JobRecord:
         timeout=timeout,
         attempts=attempts,
         stalls=stalls,
-        created_at=created_at / _SECOND,
-        run_at=run_at / _SECOND,
-        expires_at=expires_at / _SECOND,
-        started_at=started_at / _SECOND,
-        finished_at=finished_at / _SECOND,
+        created_at=seconds(created_at),
+        run_at=seconds(run_at),
+        expires_at=seconds(expires_at),
+        started_at=seconds(started_at),
+        finished_at=seconds(finished_at),
         progress=progress,
         result=result,
         error=error,

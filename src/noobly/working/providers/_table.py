@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from heapq import heappop, heappush
+from heapq import heappop, heappush, merge
 from itertools import count, islice
 
 from noobly.core.clock import fresh_id
+from noobly.core.tally import Tally
 from noobly.working.driver import (
     FINAL,
     Added,
@@ -22,23 +23,34 @@ from noobly.working.driver import (
     State,
     Verdict,
 )
-from noobly.working.providers._outcomes import ASKED, error_after, state_after
-from noobly.working.providers._stored import Stored
+from noobly.working.providers._keys import Keys
+from noobly.working.providers._outcomes import ASKED, LATE, error_after, state_after
+from noobly.working.providers._stored import Stored, fresh
 
 _LINES = 1000
 
 
 class Table:
-    """The jobs of one queue. Times are seconds of one clock that the caller reads."""
+    """The jobs of one queue.
 
-    def __init__(self) -> None:
+    Times that callers give are seconds of one clock that never goes back; those that jobs bear are of the wall clock.
+
+    Args:
+        wall: Returns seconds since the epoch.
+        tally: Counts the jobs, with those of other queues.
+    """
+
+    def __init__(self, wall: Callable[[], float], tally: Tally | None = None) -> None:
         self.paused = False
         self.jobs: dict[str, Stored] = {}
+        self.states: dict[State, dict[str, Stored]] = {state: {} for state in State}
+        """The jobs in each state, the one that changed last at the end."""
+        self._wall = wall
+        self._tally = tally or Tally()
         self._ready: list[tuple[tuple[int, int], str, int]] = []
         self._due: list[tuple[float, str, int]] = []
-        self._keys: dict[str, tuple[str, float]] = {}
-        self._ended: dict[str, None] = {}
-        self._running: set[str] = set()
+        self._expiring: list[tuple[float, str]] = []
+        self._keys = Keys(self.jobs)
         self._sequence = count(1)
         self._free_at = 0.0
 
@@ -46,48 +58,39 @@ class Table:
         """Return what a new job duplicates; None for nothing."""
         if new.id in self.jobs:
             return Added(new.id, duplicate=True)
-        holder = self._holder(new.unique, now)
+        holder = self._keys.holder(new.unique, now)
         return Added(holder, duplicate=True) if holder is not None else None
-
-    def _holder(self, key: str | None, now: float) -> str | None:
-        """Return the job that has a key."""
-        id, ends = self._keys.get(key, ("", 0.0)) if key is not None else ("", 0.0)
-        return id if ends > now or (not ends and id in self.jobs) else None
 
     def add(self, new: NewJob, now: float) -> Stored:
         """Store a job."""
-        waits = new.delay > 0 or new.pending > 0
-        record = JobRecord(
-            id=new.id,
-            queue=new.queue,
-            task=new.task,
-            data=new.data,
-            state=State.DELAYED if waits else State.QUEUED,
-            priority=new.priority,
-            retrying=new.retrying,
-            timeout=new.timeout,
-            created_at=now,
-            run_at=now + new.delay,
-            expires_at=now + new.delay + new.expires if new.expires else 0.0,
-            parent=new.parent,
-            parent_queue=new.parent_queue,
-            pending=new.pending,
-        )
-        order = (-new.priority, next(self._sequence))
-        stored = Stored(record=record, order=order, lenient=new.lenient, key=new.unique)
-        self.jobs[new.id] = stored
-        if new.unique is not None:
-            self._keys[new.unique] = (new.id, now + new.unique_for if new.unique_for else 0.0)
-        if not new.pending:
-            self._line_up(stored, now)
-        return stored
+        added = fresh(new, next(self._sequence), now, self._wall())
+        self.jobs[new.id] = self.states[added.record.state][new.id] = added
+        added.size = added.weight()
+        self._tally.add(added.size)
+        self._keys.give(new.unique, new.id, now + new.unique_for if new.unique_for else 0.0)
+        if new.pending:
+            self._watch(added)
+        else:
+            self._line_up(added, now)
+        return added
+
+    def _move(self, stored: Stored, state: State, **changes: object) -> None:
+        """Bring a job to a state; it is the one that changed last."""
+        del self.states[stored.record.state][stored.record.id]
+        stored.set(state=state, **changes)
+        stored.changed = next(self._sequence)
+        self.states[state][stored.record.id] = stored
 
     def _line_up(self, stored: Stored, now: float) -> None:
-        stored.changed = next(self._sequence)
-        if stored.record.run_at > now:
-            heappush(self._due, (stored.record.run_at, stored.record.id, stored.changed))
+        self._watch(stored)
+        if stored.due > now:
+            heappush(self._due, (stored.due, stored.record.id, stored.changed))
         else:
             heappush(self._ready, (stored.order, stored.record.id, stored.changed))
+
+    def _watch(self, stored: Stored) -> None:
+        if stored.expires and not stored.record.attempts:
+            heappush(self._expiring, (stored.expires, stored.record.id))
 
     def child_ended(self, id: str, now: float) -> None:
         """Count one job less that a job waits for; with the last one it is lined up."""
@@ -96,8 +99,7 @@ class Table:
             return
         stored.set(pending=stored.record.pending - 1)
         if stored.record.pending <= 0:
-            if stored.record.run_at <= now:
-                stored.set(state=State.QUEUED)
+            self._move(stored, State.QUEUED if stored.due <= now else State.DELAYED)
             self._line_up(stored, now)
 
     def wait_again(self, id: str) -> None:
@@ -109,7 +111,9 @@ class Table:
     def claim(self, claim: Claim, now: float) -> Iterator[Claimed]:
         """Hand out jobs, within the bounds."""
         self.wake(now)
-        room = min(claim.most, claim.bounds.running - len(self._running) if claim.bounds.running else claim.most)
+        room = min(
+            claim.most, claim.bounds.running - len(self.states[State.RUNNING]) if claim.bounds.running else claim.most
+        )
         while room > 0 and not self.paused and self._next() is not None and self._may_start(claim.bounds, now):
             stored = self.jobs[heappop(self._ready)[1]]
             room -= 1
@@ -133,8 +137,7 @@ class Table:
         """
         if not bounds.starts:
             return True
-        cost = bounds.period / bounds.starts
-        full = max(self._free_at, now) + cost
+        full = max(self._free_at, now) + bounds.cost
         if full - now > bounds.period + 1e-9:
             return False
         self._free_at = full
@@ -144,9 +147,7 @@ class Table:
         stored.fence += 1
         stored.token, stored.until = fresh_id(), now + claim.lease
         attempts = stored.record.attempts + 1
-        stored.set(state=State.RUNNING, attempts=attempts, started_at=now, worker=claim.worker)
-        stored.changed = next(self._sequence)
-        self._running.add(stored.record.id)
+        self._move(stored, State.RUNNING, attempts=attempts, started_at=self._wall(), worker=claim.worker)
         heappush(self._due, (stored.until, stored.record.id, stored.changed))
         return Claimed(stored.record, stored.token, stored.fence)
 
@@ -157,20 +158,29 @@ class Table:
             stored = self.jobs.get(id)
             if stored is None or stored.changed != changed:
                 continue
-            if stored.record.state is State.RUNNING:
-                if stored.until > now:
-                    heappush(self._due, (stored.until, id, changed))
-                    continue
-                self._running.discard(id)
-                stored.set(stalls=stored.record.stalls + 1, attempts=stored.record.attempts - 1)
-            stored.set(state=State.QUEUED, run_at=min(stored.record.run_at, now))
+            vanished = stored.record.state is State.RUNNING
+            if vanished and stored.until > now:
+                heappush(self._due, (stored.until, id, changed))
+                continue
+            stalls, attempts = stored.record.stalls + vanished, stored.record.attempts - vanished
+            self._move(stored, State.QUEUED, stalls=stalls, attempts=attempts)
             self._line_up(stored, now)
+
+    def expire(self, now: float) -> list[Stored]:
+        """End the jobs that nobody has begun in their time, and return them."""
+        ended: list[Stored] = []
+        while self._expiring and self._expiring[0][0] <= now:
+            stored = self.jobs.get(heappop(self._expiring)[1])
+            if stored is not None and stored.late(now):
+                self.end(stored, State.EXPIRED, now, error=LATE)
+                ended.append(stored)
+        return ended
 
     def next_due(self, bounds: Bounds, now: float) -> float | None:
         """Return when it is worth looking again; None where only a new job can change anything."""
         times = [self._due[0][0]] if self._due else []
         if bounds.starts and self._next() is not None:
-            times.append(self._free_at + bounds.period / bounds.starts - bounds.period)
+            times.append(self._free_at + bounds.cost - bounds.period)
         return min(times, default=None)
 
     def held(self, hold: Hold, now: float) -> Stored | None:
@@ -199,25 +209,24 @@ class Table:
         if state.final:
             self.end(stored, state, now, result=outcome.result, error=error_after(outcome, state))
             return stored
-        self._let_go(stored)
-        counted = stored.record.attempts - (outcome.verdict is Verdict.RELEASE)
+        stored.token, stored.due = "", now + outcome.delay
+        attempts = stored.record.attempts - (outcome.verdict is Verdict.RELEASE)
         error = outcome.error or stored.record.error
-        stored.set(state=state, attempts=counted, run_at=now + outcome.delay, error=error)
+        self._move(stored, state, attempts=attempts, run_at=self._wall() + outcome.delay, error=error)
         self._line_up(stored, now)
         return stored
 
-    def _let_go(self, stored: Stored) -> None:
-        self._running.discard(stored.record.id)
-        stored.token = ""
-
     def end(self, stored: Stored, state: State, now: float, *, result: bytes = b"", error: str = "") -> None:
         """Bring a job to its last state."""
-        self._let_go(stored)
-        stored.changed = next(self._sequence)
-        stored.set(state=state, finished_at=now, result=result, error=error, cancelling=False)
-        self._ended[stored.record.id] = None
-        if stored.key is not None and self._keys.get(stored.key) == (stored.record.id, 0.0):
-            del self._keys[stored.key]
+        stored.token, stored.ended = "", now
+        self._move(stored, state, finished_at=self._wall(), result=result, error=error, cancelling=False)
+        self._weigh(stored)
+        self._keys.end(stored.key, stored.record.id)
+
+    def _weigh(self, stored: Stored) -> None:
+        size = stored.weight()
+        self._tally.grow(size - stored.size)
+        stored.size = size
 
     def cancel(self, id: str, now: float) -> Stored | None:
         """Cancel a job, or ask for its end; return it where this ended it."""
@@ -236,22 +245,16 @@ class Table:
         if stored is None or stored.record.state in (State.RUNNING, State.QUEUED, State.SUCCEEDED):
             return False
         if stored.record.state in FINAL:
-            if not self._take_key(stored, now):
+            if not self._keys.take(stored.key, id, now):
                 return False
-            self._ended.pop(id, None)
             stored.set(attempts=0, stalls=0, finished_at=0.0, cancelling=False, expires_at=0.0, pending=0)
+            stored.expires = 0.0
         elif stored.record.pending > 0:
             return False
-        stored.set(state=State.QUEUED, run_at=now)
+        stored.due = now
+        self._move(stored, State.QUEUED, run_at=self._wall())
         self._line_up(stored, now)
         return True
-
-    def _take_key(self, stored: Stored, now: float) -> bool:
-        """Let a job that runs again have its key again; false where another one has it."""
-        holder = self._holder(stored.key, now)
-        if holder is None and stored.key is not None:
-            self._keys[stored.key] = (stored.record.id, 0.0)
-        return holder in (None, stored.record.id)
 
     def remove(self, id: str) -> bool:
         """Forget a job that is not running."""
@@ -263,42 +266,35 @@ class Table:
 
     def _forget(self, stored: Stored) -> None:
         del self.jobs[stored.record.id]
-        self._ended.pop(stored.record.id, None)
-        if stored.key is not None and self._keys.get(stored.key, ("", 0.0))[0] == stored.record.id:
-            del self._keys[stored.key]
+        del self.states[stored.record.state][stored.record.id]
+        self._tally.drop(stored.size)
+        self._keys.forget(stored.key, stored.record.id)
 
     def page(self, states: Sequence[State], skip: int, most: int) -> list[JobRecord]:
         """Return jobs in some states, the one that changed last first."""
-        wanted = frozenset(states) or frozenset(State)
-        found = [stored for stored in self.jobs.values() if stored.record.state in wanted]
-        found.sort(key=lambda stored: stored.changed, reverse=True)
+        kinds = [reversed(self.states[state].values()) for state in frozenset(states) or State]
+        found = merge(*kinds, key=lambda stored: -stored.changed)
         return [stored.record for stored in islice(found, skip, skip + most)]
 
     def report(self, id: str, progress: bytes, lines: Sequence[str]) -> bool:
-        """Store progress and log lines."""
+        """Store progress and log lines of a job that has not ended."""
         stored = self.jobs.get(id)
-        if stored is None:
+        if stored is None or stored.record.state in FINAL:
             return False
         if progress:
             stored.set(progress=progress)
         stored.lines = [*stored.lines, *lines][-_LINES:]
+        self._weigh(stored)
         return True
 
     def sweep(self, retention: Retention, now: float, wanted: Callable[[JobRecord], bool]) -> int:
-        """Forget ended jobs past their retention, and of those that are too many the succeeded ones first.
-
-        Args:
-            retention: How long they are kept.
-            now: The time.
-            wanted: Says of a job that it must stay all the same.
-        """
-        free = [stored for id in self._ended if not wanted((stored := self.jobs[id]).record)]
-        old = [stored for stored in free if stored.record.finished_at + stored.kept(retention) <= now]
-        for stored in old:
+        """Forget ended jobs past their retention, but for those that are ``wanted``; succeeded ones first."""
+        ended = [stored for state in FINAL for stored in self.states[state].values()]
+        free = [stored for stored in ended if not wanted(stored.record)]
+        old = [stored for stored in free if stored.kept_until(retention) <= now]
+        young = [stored for stored in free if stored.kept_until(retention) > now]
+        young.sort(key=lambda stored: (stored.record.state is not State.SUCCEEDED, stored.changed))
+        gone = [*old, *young[: max(0, len(ended) - len(old) - retention.most)]]
+        for stored in gone:
             self._forget(stored)
-        over = max(0, len(self._ended) - retention.most)
-        young = (stored for stored in free if stored.record.id in self._ended)
-        surplus = sorted(young, key=lambda stored: stored.record.state is not State.SUCCEEDED)[:over]
-        for stored in surplus:
-            self._forget(stored)
-        return len(old) + len(surplus)
+        return len(gone)

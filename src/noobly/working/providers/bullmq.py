@@ -6,15 +6,17 @@ no word for, cancelling, expiry and exact rates, stands beside it under names of
 
 from __future__ import annotations
 
-import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import msgspec
 
-from noobly.clients.redis import Command, Execute, RedisClient, RedisConnection, RedisReplyError, Reply, classify
+from noobly.clients.redis import Command, RedisClient, RedisConnection, RedisReplyError, Reply, classify
 from noobly.clients.redis_config import RedisConfig, redis_client
+from noobly.clients.redis_durability import check_durability
+from noobly.clients.redis_taught import TaughtClient
 from noobly.core.checks import Limits
 from noobly.core.clock import fresh_id
 from noobly.core.config import Config, Secret
@@ -25,10 +27,15 @@ from noobly.working.driver import Added, Beat, Claim, Claimed, Hold, JobRecord, 
 from noobly.working.providers import _bullmq_adding as adding
 from noobly.working.providers import _bullmq_ended as ended
 from noobly.working.providers import _bullmq_looks as looks
+from noobly.working.providers import _bullmq_sweeping as sweeping
 from noobly.working.providers._bullmq_claiming import Claims
-from noobly.working.providers._bullmq_jobs import escaped, flags, milliseconds
+from noobly.working.providers._bullmq_jobs import CANCELLING, milliseconds
+from noobly.working.providers._bullmq_names import escaped, held, hold
+from noobly.working.providers._bullmq_options import Ending, ending
 from noobly.working.providers._bullmq_scripts import ALL, CANCEL, BullQueue, evaluated, packed
 from noobly.working.providers._bullmq_watch import Ends
+
+_log = logging.getLogger("noobly.working")
 
 _KNOWN = 1000
 """Queues that are remembered."""
@@ -51,6 +58,8 @@ class BullConfig(Config, frozen=True, kw_only=True):
         connect_timeout: Seconds to connect and log in.
         stall_timeout: Seconds without any answer after which a connection is given up.
         max_in_flight: Commands under way at once on the connection.
+        durability: What happens at the start where the server keeps jobs in its memory only: ``warn`` logs it,
+            ``require`` refuses to start, ``ignore`` is silent.
     """
 
     url_parts: ClassVar[Mapping[str, str]] = RedisConfig.url_parts
@@ -68,10 +77,11 @@ class BullConfig(Config, frozen=True, kw_only=True):
     connect_timeout: Annotated[float, msgspec.Meta(gt=0)] = 5.0
     stall_timeout: Annotated[float, msgspec.Meta(gt=2)] = 5.0
     max_in_flight: Annotated[int, msgspec.Meta(gt=0)] = 10_000
+    durability: Literal["warn", "require", "ignore"] = "warn"
 
     def redis(self) -> RedisConfig:
         """Return the options of the Redis client."""
-        own = {name: getattr(self, name) for name in self.__struct_fields__ if name != "prefix"}
+        own = {name: getattr(self, name) for name in self.__struct_fields__ if name not in ("prefix", "durability")}
         return RedisConfig(**{**own, "scheme": self.scheme.replace("bullmq", "redis", 1)})
 
 
@@ -86,22 +96,25 @@ class BullJobs:
 
     def __init__(self, config: BullConfig, environment: Environment) -> None:
         self._config, self._environment = config, environment
-        self._client = redis_client(config.redis(), environment)
+        self._connection = redis_client(config.redis(), environment)
+        self._client = TaughtClient(self._connection, (*ALL, *adding.FLOWS, sweeping.OURS))
         self._tasks = Tasks()
         self._wall = environment.clock.time
         self._claims = Claims(self._client, self._connect, self._tasks, self._wall)
         self._queues: dict[str, BullQueue] = {}
         self._ends: dict[str, Ends] = {}
+        self._swept: dict[str, dict[str, int]] = {}
 
     def _connect(self) -> RedisClient:
         return redis_client(self._config.redis(), self._environment)
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Connect, and close at the stack's end."""
-        cast(RedisConnection, self._client).on_connect(_teach)
+        cast(RedisConnection, self._connection).on_connect(self._client.teach)
         await self._client.start()
         stack.push_async_callback(self._client.close)
         stack.push_async_callback(self._tasks.close)
+        await check_durability(self._client, self._config.durability, "jobs", _log)
 
     def classify(self, error: Exception) -> NooblyError | None:
         """Map what the server and the connection raise."""
@@ -132,46 +145,56 @@ class BullJobs:
         """See the protocol."""
         if not holds:
             return []
-        place, ids = self._queue(queue), [escaped(hold.id) for hold in holds]
+        place, claims = self._queue(queue), [held(one) for one in holds]
         until = max(1, round(1000 * lease))
         # One by one, for the answer names jobs, and one may be held by two tokens.
-        kept = [
-            place.command("extendLocks", place.base, packed([hold.token]), packed([id]), until)
-            for hold, id in zip(holds, ids, strict=True)
-        ]
-        *lost, asked = await self._client.execute_many([*kept, ("SMISMEMBER", place.key(ended.CANCELLING), *ids)])
+        commands: list[Command] = []
+        for raw, token in claims:
+            commands += [
+                place.command("extendLocks", place.base, packed([token]), packed([raw]), until),
+                ("HEXISTS", place.key(raw), CANCELLING),
+            ]
+        replies = [_good(reply) for reply in await self._client.execute_many(commands)]
         return [
-            Beat.LOST if _good(gone) else Beat.CANCELLED if cancelled else Beat.KEPT
-            for gone, cancelled in zip(lost, cast("list[int]", _good(asked)), strict=True)
+            Beat.LOST if gone else Beat.CANCELLED if cancelled else Beat.KEPT
+            for gone, cancelled in zip(replies[::2], replies[1::2], strict=True)
         ]
 
     async def settle(self, queue: str, outcomes: Sequence[Outcome], /) -> list[bool]:
         """See the protocol."""
         place, now = self._queue(queue), self._now()
-        known = await self._flags(queue, place, outcomes)
-        parts = [ended.settle(place, one, known[one.hold.id], now) for one in outcomes]
-        replies = await self._client.execute_many([part[0] for part in parts])
-        stood = [_good(reply) == 0 for reply in replies]
+        raws = [held(one.hold)[0] for one in outcomes]
+        endings = await self._endings(queue, place, raws)
+        parts = [ended.settle(place, one, endings[raw], now) for one, raw in zip(outcomes, raws, strict=True)]
+        replies = [_good(reply) for reply in await self._client.execute_many([part[0] for part in parts])]
+        failing = [ended.failing(one, reply) for one, reply in zip(outcomes, replies, strict=True)]
+        stood = [reply == 0 for reply in replies]
         beside = [command for part, good in zip(parts, stood, strict=True) if good for command in part[1:]]
-        gone = [escaped(one.hold.id) for one, good in zip(outcomes, stood, strict=True) if good and one.verdict.final]
-        self._claims.settled(queue, [one.hold.id for one in outcomes])
-        forgotten: list[Command] = [("SREM", place.key(ended.CANCELLING), *gone)] if gone else []
-        await self._client.execute_many([*beside, *forgotten, ("ZADD", place.key("marker"), 0, "0")])
+        over = [raw for raw, one, good in zip(raws, outcomes, stood, strict=True) if good and one.verdict.final]
+        beside += [ended.forgo(place, over)] if over else []
+        await self._client.execute_many([*beside, ("ZADD", place.key("marker"), 0, "0")])
+        self._claims.settled(queue, [raw for raw, one in zip(raws, failing, strict=True) if one is None])
+        if failed := [one for one in failing if one is not None]:
+            again = iter(await self.settle(queue, failed))
+            stood = [next(again) if one else good for one, good in zip(failing, stood, strict=True)]
         return stood
 
-    async def _flags(
-        self, queue: str, place: BullQueue, outcomes: Sequence[Outcome]
-    ) -> dict[str, Mapping[str, bool | int]]:
+    async def _endings(self, queue: str, place: BullQueue, raws: Sequence[str]) -> dict[str, Ending]:
         """Return what BullMQ wants to know of each job, which those know that claimed it here."""
-        known = {one.hold.id: self._claims.flags(queue, one.hold.id) for one in outcomes}
-        unknown = [id for id, found in known.items() if found is None]
-        replies = await self._client.execute_many([("HGET", place.key(escaped(id)), "opts") for id in unknown])
-        read = {id: flags({b"opts": cast(bytes, reply or b"{}")}) for id, reply in zip(unknown, replies, strict=True)}
-        return {id: found if found is not None else read[id] for id, found in known.items()}
+        known = {raw: self._claims.ending(queue, raw) for raw in raws}
+        unknown = [raw for raw, found in known.items() if found is None]
+        fields = ("opts", "stacktrace")
+        replies = await self._client.execute_many([("HMGET", place.key(raw), *fields) for raw in unknown])
+        read: dict[str, Ending] = {}
+        for raw, reply in zip(unknown, replies, strict=True):
+            opts, traces = cast("tuple[bytes | None, bytes | None]", _good(reply))
+            read[raw] = ending({b"opts": opts or b"{}", b"stacktrace": traces or b"[]"})
+        return {raw: found if found is not None else read[raw] for raw, found in known.items()}
 
     async def report(self, queue: str, id: str, progress: bytes, lines: Sequence[str], /) -> bool:
         """See the protocol."""
-        place, job = self._queue(queue), escaped(id)
+        place = self._queue(queue)
+        job = await looks.find(self._client, place, id)
         commands: list[Command] = [("EXISTS", place.key(job))]
         if progress:
             commands.append(place.command("updateProgress", job, progress, JOB=job))
@@ -181,24 +204,29 @@ class BullJobs:
     async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
         place = self._queue(queue)
+        job = await looks.find(self._client, place, id)
         if not wait:
-            return await looks.get(self._client, place, queue, id)
+            return await looks.get(self._client, place, queue, job)
         ends = self._ends.setdefault(queue, Ends(self._connect, place.key("events"), self._tasks))
         await ends.begin(self._client)
-        found = await looks.get(self._client, place, queue, id)
+        found = await looks.get(self._client, place, queue, job)
         if found is None or found.state.final:
             return found
-        await ends.wait(escaped(id), wait)
-        return await looks.get(self._client, place, queue, id)
+        await ends.wait(job, wait)
+        return await looks.get(self._client, place, queue, job)
 
     async def logs(self, queue: str, id: str, /) -> list[str]:
         """See the protocol."""
-        reply = await self._client.execute("LRANGE", self._queue(queue).key(f"{escaped(id)}:logs"), 0, -1)
+        place = self._queue(queue)
+        job = await looks.find(self._client, place, id)
+        reply = await self._client.execute("LRANGE", place.key(f"{job}:logs"), 0, -1)
         return [line.decode(errors="replace") for line in cast("list[bytes]", reply)]
 
     async def children(self, queue: str, id: str, /) -> list[JobRecord]:
         """See the protocol."""
-        return await looks.children(self._client, self._config.prefix, self._queue(queue), id)
+        place = self._queue(queue)
+        job = await looks.find(self._client, place, id)
+        return await looks.children(self._client, self._config.prefix, place, job)
 
     async def page(self, queue: str, states: Sequence[State], skip: int, most: int, /) -> list[JobRecord]:
         """See the protocol."""
@@ -206,32 +234,30 @@ class BullJobs:
 
     async def cancel(self, queue: str, id: str, /) -> State | None:
         """See the protocol."""
-        place, job, token = self._queue(queue), escaped(id), fresh_id()
-        names = ("active", "wait", "paused", "prioritized", "delayed", "waiting-children", ended.CANCELLING)
+        place, token = self._queue(queue), fresh_id()
+        job = await looks.find(self._client, place, id)
+        names = ("active", "wait", "paused", "prioritized", "delayed", "waiting-children")
         keys = [place.key(job), *map(place.key, names)]
-        answer = await self._client.execute(*evaluated(CANCEL, keys, [job, token]))
+        answer = await self._client.execute(*evaluated(CANCEL, keys, [job, token, CANCELLING]))
         if answer == b"held":
-            await self.settle(queue, [looks.cancelled(Hold(id, token))])
+            await self.settle(queue, [looks.cancelled(hold(job, token))])
         if answer == b"running":
             return State.RUNNING
-        found = await looks.get(self._client, place, queue, id)
+        found = await looks.get(self._client, place, queue, job)
         return found.state if found else None
 
     async def rerun(self, queue: str, id: str, /) -> bool:
         """See the protocol."""
-        queued = await looks.rerun(self._client, self._queue(queue), queue, id)
+        place = self._queue(queue)
+        job = await looks.find(self._client, place, id)
+        queued = await looks.rerun(self._client, place, queue, job)
         self._claims.wake(queue)
         return queued
 
     async def remove(self, queue: str, id: str, /) -> bool:
         """See the protocol."""
-        place, job = self._queue(queue), escaped(id)
-        command = place.command("removeJob", job, 0, place.base, JOB=job)
-        existed, removed = await self._client.execute_many([("EXISTS", place.key(job)), command])
-        if _good(existed) != 1 or _good(removed) != 1:
-            return False
-        await looks.forget(self._client, place, [job])
-        return True
+        place = self._queue(queue)
+        return await looks.remove(self._client, place, await looks.find(self._client, place, id))
 
     async def counts(self, queue: str, /) -> dict[State, int]:
         """See the protocol."""
@@ -243,7 +269,8 @@ class BullJobs:
 
     async def sweep(self, queue: str, retention: Retention, /) -> int:
         """See the protocol."""
-        return await looks.sweep(self._client, self._queue(queue), retention, self._now())
+        swept = self._swept.setdefault(queue, {})
+        return await sweeping.sweep(self._client, self._queue(queue), retention, self._now(), swept)
 
     async def pause(self, queue: str, /) -> None:
         """See the protocol."""
@@ -267,8 +294,3 @@ def _good(reply: Reply | RedisReplyError) -> Reply:
     if isinstance(reply, RedisReplyError):
         raise reply
     return reply
-
-
-async def _teach(execute: Execute) -> None:
-    """Let a new session know all scripts, so that they can be named by their digests."""
-    await asyncio.gather(*(execute("SCRIPT", "LOAD", script.source) for script in (*ALL, *adding.FLOWS)))

@@ -12,6 +12,7 @@ from noobly.core.checks import Limits
 from noobly.core.config import Config
 from noobly.core.errors import RateLimited
 from noobly.core.scope import Environment
+from noobly.core.tally import Tally
 from noobly.working.driver import (
     FINAL,
     Added,
@@ -32,15 +33,21 @@ from noobly.working.providers._table import Table
 
 K = TypeVar("K")
 
+_OVERHEAD = 1000
+"""Bytes that Python spends on a job besides what users put into it."""
+
 
 class MemoryConfig(Config, frozen=True, kw_only=True):
     """The options of the memory provider.
 
     Args:
-        max_jobs: Jobs it holds, ended ones included; further ones are refused.
+        max_jobs: Jobs it holds, of all queues and ended ones included; further ones are refused.
+        max_bytes: Bytes it holds, the interpreter's overhead included; what running jobs report and return is stored
+            all the same, and counts.
     """
 
     max_jobs: Annotated[int, msgspec.Meta(gt=0)] = 1_000_000
+    max_bytes: Annotated[int, msgspec.Meta(gt=0)] = 2 * 1024 * 1024 * 1024
 
 
 class MemoryJobs:
@@ -50,12 +57,14 @@ class MemoryJobs:
     scheme = "memory"
     in_process = True
     apart = False
-    limits = Limits()
 
     def __init__(self, config: MemoryConfig, environment: Environment) -> None:
-        self._most = config.max_jobs
-        self._now = environment.clock.time
+        self.limits = Limits(value_bytes=config.max_bytes // 2)
+        self._config = config
+        self._now = environment.clock.monotonic
+        self._wall = environment.clock.time
         self._tables: dict[str, Table] = {}
+        self._tally = Tally()
         self._orphans: dict[tuple[str, str], list[tuple[str, str]]] = {}
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._watching: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
@@ -66,9 +75,7 @@ class MemoryJobs:
         Raises:
             RateLimited: There is no room for all of them; none is stored.
         """
-        held = sum(len(table.jobs) for table in self._tables.values())
-        if held + len(jobs) > self._most:
-            raise RateLimited(f"the memory provider is full with {held} jobs; sweep, or raise `max_jobs`")
+        self._check_room(jobs)
         now = self._now()
         there = known_parents(jobs, lambda new: self._table(new.queue).known(new, now))
         added = [self._add(new, now, there) for new in jobs]
@@ -79,10 +86,17 @@ class MemoryJobs:
             self._wake(queue)
         return added
 
+    def _check_room(self, jobs: Sequence[NewJob]) -> None:
+        held = self._tally.count
+        size = self._tally.bytes + held * _OVERHEAD
+        more = sum(len(new.data) + _OVERHEAD for new in jobs)
+        if held + len(jobs) > self._config.max_jobs or size + more > self._config.max_bytes:
+            raise RateLimited(f"memory is full with {held} jobs; sweep, or raise `max_jobs` or `max_bytes`")
+
     def _add(self, new: NewJob, now: float, there: frozenset[Place]) -> Added:
         if parent_of(new) in there:
             return Added(new.id, duplicate=True)
-        table = self._tables.setdefault(new.queue, Table())
+        table = self._made(new.queue)
         known = table.known(new, now)
         if known is not None:
             return known
@@ -217,10 +231,7 @@ class MemoryJobs:
         """See the protocol."""
         table = self._table(queue)
         table.wake(self._now())
-        found: dict[State, int] = {}
-        for stored in table.jobs.values():
-            found[stored.record.state] = found.get(stored.record.state, 0) + 1
-        return found
+        return {state: len(jobs) for state, jobs in table.states.items() if jobs}
 
     async def queues(self) -> list[str]:
         """See the protocol."""
@@ -228,7 +239,10 @@ class MemoryJobs:
 
     async def sweep(self, queue: str, retention: Retention, /) -> int:
         """See the protocol."""
-        return self._table(queue).sweep(retention, self._now(), self._wanted)
+        table, now = self._table(queue), self._now()
+        for stored in table.expire(now):
+            self._tell(stored, now)
+        return table.sweep(retention, now, self._wanted)
 
     def _wanted(self, record: JobRecord) -> bool:
         """Return whether a job that runs after this one has not ended, and may want to see it."""
@@ -237,7 +251,7 @@ class MemoryJobs:
 
     async def pause(self, queue: str, /) -> None:
         """See the protocol."""
-        self._tables.setdefault(queue, Table()).paused = True
+        self._made(queue).paused = True
 
     async def resume(self, queue: str, /) -> None:
         """See the protocol."""
@@ -251,8 +265,14 @@ class MemoryJobs:
     async def health(self) -> None:
         """See the protocol; memory is always there."""
 
+    def _made(self, queue: str) -> Table:
+        table = self._tables.get(queue)
+        if table is None:
+            table = self._tables[queue] = Table(self._wall, self._tally)
+        return table
+
     def _table(self, queue: str) -> Table:
-        return self._tables.get(queue) or Table()
+        return self._tables.get(queue) or Table(self._wall)
 
     def _wake(self, queue: str) -> None:
         _release(self._waiting.get(queue, ()))

@@ -9,6 +9,7 @@ from itertools import chain, starmap
 
 from noobly.clients.sqlite_arrivals import Arrivals
 from noobly.clients.sqlite_config import SqliteConfig, database
+from noobly.clients.sqlite_rows import microseconds, seconds
 from noobly.core.checks import Limits
 from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
@@ -59,7 +60,7 @@ class SqliteJobs:
         )
 
     def _now(self) -> int:
-        return rows.microseconds(self._wall())
+        return microseconds(self._wall())
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Open the file, and watch it for what other processes do; see ``Database.start``."""
@@ -92,7 +93,7 @@ class SqliteJobs:
             left = until - clock()
             if taken.jobs or left <= 0:
                 return taken.jobs
-            due = left if taken.due is None else max(0.001, rows.seconds(taken.due - self._now()))
+            due = left if taken.due is None else max(0.001, seconds(taken.due - self._now()))
             await self._arrivals.wait(f"q{queue}", heard, min(left, due))
 
     def _give_back(self, queue: str, claimed: Sequence[Claimed]) -> None:
@@ -180,12 +181,22 @@ class SqliteJobs:
 
     async def sweep(self, queue: str, retention: Retention, /) -> int:
         """See the protocol; some at a time, so that nobody who writes waits for long."""
+        await self._expire(queue)
         total = 0
         while count := await self._database.write_relaxed(
             lambda connection: stored.sweep(connection, queue, retention, self._now())
         ):
             total += count
         return total
+
+    async def _expire(self, queue: str) -> None:
+        while True:
+            changed = await self._database.write_relaxed(
+                lambda connection: stored.expire(connection, queue, self._now())
+            )
+            if not changed.ended:
+                return
+            self._tell(changed)
 
     async def pause(self, queue: str, /) -> None:
         """See the protocol."""

@@ -6,53 +6,30 @@ import logging
 
 from noobly.clients.redis import RedisClient, RedisReplyError, Reply
 from noobly.clients.redis_topology import ClusterClient
-from noobly.core.errors import ConfigError, Unavailable
-from noobly.queueing.providers._redis_records import whole
-
-_PATIENCE = 1000
-"""Milliseconds that replicas are given; the connection's own patience is longer."""
-
-_log = logging.getLogger("noobly.queueing")
+from noobly.core.errors import ConfigError
 
 
-async def check_durability(client: RedisClient, wanted: str) -> None:
-    """Warn, or refuse, where a server would lose messages at its end.
+async def check_durability(client: RedisClient, wanted: str, what: str, log: logging.Logger) -> None:
+    """Warn, or refuse, where a server would lose what it holds at its end.
 
     Args:
         client: Connected.
         wanted: ``warn``, ``require`` or ``ignore``.
+        what: What it holds, in the plural.
+        log: Where to warn.
 
     Raises:
-        ConfigError: ``require``, and the server keeps messages in its memory only, or does not say.
+        ConfigError: ``require``, and the server keeps things in its memory only, or does not say.
     """
     if wanted == "ignore":
         return
     found = [flaw for report in await _reports(client) for flaw in _flaws(report)]
     if not found:
         return
-    message = f"redis may lose messages: {'; '.join(dict.fromkeys(found))}"
+    message = f"redis may lose {what}: {'; '.join(dict.fromkeys(found))}"
     if wanted == "require":
         raise ConfigError(f"{message}; set appendonly yes and maxmemory-policy noeviction, or durability=warn")
-    _log.warning("%s", message)
-
-
-async def replicated(client: RedisClient, count: int, queue: str) -> None:
-    """Wait until replicas have all that was written on the connection; meanwhile it does nothing else.
-
-    Args:
-        client: Connected to one server.
-        count: How many replicas.
-        queue: The queue that was sent to.
-
-    Raises:
-        Unavailable: Fewer have it within a second. It is stored all the same, but may not outlive a failover.
-    """
-    reached = whole(await client.execute("WAIT", count, _PATIENCE))
-    if reached < count:
-        raise Unavailable(
-            f"messages for queue {queue!r} are on {reached} replicas after {_PATIENCE} ms, not on {count}; "
-            "they are stored, and sending them again may double them"
-        )
+    log.warning("%s", message)
 
 
 async def _reports(client: RedisClient) -> list[dict[str, str] | None]:
