@@ -26,7 +26,7 @@ class TestErrors:
             return [base, *(found for child in base.__subclasses__() for found in tree(child))]
 
         own = [kind for kind in tree(NooblyError)[1:] if kind.__module__ == "noobly.core.errors"]
-        assert len(own) == 16
+        assert len(own) == 17
         assert {by_code(kind.code) for kind in own} == set(own)
         assert by_code("nonsense") is Internal
 

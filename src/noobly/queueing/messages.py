@@ -12,7 +12,7 @@ Value = Any
 """What was sent, after a trip through the codec; a queue with a type has it checked and converted."""
 
 
-class Outbound(msgspec.Struct, frozen=True, kw_only=True):
+class Outbound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One message of ``send_many``; the fields are the arguments of ``send``."""
 
     message: Value

@@ -127,7 +127,7 @@ class Queues(QueueSugar):
         sent = await self._sent(queue, packed) if packed else []
         return [Receipt(id=one.id, duplicate=one.duplicate, error=one.error) for one in sent]
 
-    @public("POST", "receive", permission="write", waits=True)
+    @public("POST", "receive", permission="write", waits=True, undo="unreceived")
     async def poll(
         self, queue: str, *, max: int = 1, wait: Seconds | None = None, lease: Seconds | None = None
     ) -> list[Delivery[Value]]:
@@ -301,7 +301,7 @@ class Queues(QueueSugar):
         found = await self._driver.peek(names.dead(queue), count(skip, "skip", 0, 1_000_000), max)
         return [self._packer.dead_letter(queue, one) for one in found]
 
-    @public("POST", "redrive", permission="admin")
+    @public("POST", "redrive", permission="admin", lasts=True)
     async def redrive(
         self, queue: str, *, error: str = "", to: str | None = None, max: int = 1000, rate: float | None = None
     ) -> Redriven:
@@ -318,7 +318,7 @@ class Queues(QueueSugar):
         target = names.check(to if to is not None else queue)
         return await self._redrive.run(names.dead(queue), target, error, max, rate)
 
-    @public("POST", "move", permission="admin")
+    @public("POST", "move", permission="admin", lasts=True)
     async def move(self, queue: str, to: str, *, max: int = 1000, rate: float | None = None) -> Redriven:
         """Send messages of one queue to another instead; see ``redrive``."""
         return await self._redrive.run(names.check(queue), names.check(to), "", max, rate)

@@ -146,6 +146,11 @@ class QueueSugar(Portable, ABC):
         """Send a message and return its id; see ``send``."""
         return (await self.send(queue, message, **how)).id
 
+    async def unreceived(self, found: Sequence[Delivery[Value]]) -> None:
+        """Give back messages that did not reach who asked for them, to be delivered again at once."""
+        if found:
+            await self.release_many(found[0].queue, [one.receipt for one in found])
+
     async def clear(self, queue: str) -> int:
         """Delete all messages that nobody works on; see ``purge``."""
         return await self.purge(queue)
