@@ -6,14 +6,13 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-import noobly
 from noobly.core.errors import InvalidArgument
 
 LONGEST = 4000
 """Characters kept of an error, and of a traceback."""
 
 _LONGEST_PAUSE = 1e7
-_HERE = str(Path(noobly.__file__).parent)
+_HERE = str(Path(__file__).parent.parent)
 
 
 def storable(text: str) -> str:
