@@ -130,7 +130,7 @@ class _Incoming:
 
 class TestLetters:
     posted = Posted(
-        id="i", body=b"\x00b", headers="{}", first_error="f\x00", last_error="l\ud800", attempts=3, died_at=1.5
+        id="i", body=b"\x00b", headers="{}", first_error="f\x00", last_error="l鍵", attempts=3, died_at=1.5
     )
 
     def test_a_letter_comes_as_it_went(self) -> None:
@@ -140,7 +140,7 @@ class TestLetters:
         assert (letter.sent_at, letter.deliveries, letter.due) == (1_700_000_000.125, 2, 9.25)
         message = letter.message
         assert (message.id, message.body, message.headers) == ("i", b"\x00b", "{}")
-        assert (message.first_error, message.last_error) == ("f\x00", "l?")
+        assert (message.first_error, message.last_error) == ("f\x00", "l鍵")
         assert (message.attempts, message.died_at) == (3, 1.5)
 
     def test_a_foreign_message_has_an_id_that_stays(self) -> None:

@@ -133,11 +133,6 @@ def test_what_travels_beside_may_be_broken() -> None:
     assert PACKING.unpack(damaged).body == b"no base64!"
 
 
-def test_errors_are_made_whole() -> None:
-    entry = PACKING.pack(Posted(id="i", body=b"1", last_error="half \ud800", died_at=1.0))
-    assert PACKING.unpack(received(entry)).last_error == "half ?"
-
-
 def test_delays_are_whole_seconds_up_to_15_minutes() -> None:
     assert [PACKING.pack(Posted(id="i", body=b"1", delay=one)).delay_seconds for one in (0, 0.01, 1.5, 900)] == [
         0, 1, 2, 900,

@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from noobly.core.failure import LONGEST, error_text, storable, trace_text, wanted_pause
+from noobly.core.codec import storable
+from noobly.core.failure import LONGEST, error_text, trace_text, wanted_pause
 from noobly.testing import eventually
 from noobly.working import Job, JobContext, State, Tasks, ThreadContext, open_jobs
 from noobly.working.driver import Retrying

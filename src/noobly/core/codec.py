@@ -57,9 +57,9 @@ UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding raises for damaged bytes."""
 
 
-def readable(text: str) -> str:
-    """Return text that UTF-8 can carry: each half of a surrogate pair, which error texts may hold, becomes a "?"."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
+def storable(text: str) -> str:
+    """Return text that UTF-8 can carry: lone surrogates, as odd file names in error texts have them, become escapes."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def damaged(subject: str, error: Exception) -> Damaged:

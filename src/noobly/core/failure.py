@@ -6,6 +6,7 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from noobly.core.codec import storable
 from noobly.core.errors import InvalidArgument
 
 LONGEST = 4000
@@ -13,11 +14,6 @@ LONGEST = 4000
 
 _LONGEST_PAUSE = 1e7
 _HERE = str(Path(__file__).parent.parent)
-
-
-def storable(text: str) -> str:
-    """Return a text without lone surrogates, which UTF-8 cannot carry; they become escapes."""
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def error_text(error: BaseException) -> str:

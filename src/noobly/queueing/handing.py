@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from noobly.core.codec import Damaged, readable
+from noobly.core.codec import Damaged, storable
 from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Scope
@@ -91,7 +91,7 @@ class Hands:
         """Put a message among the dead letters; where that fails, its lease ends and it comes again."""
         try:
             # A dead letter keeps the errors that it died of.
-            await self._settling.bury(queue, handed_out(leased), kind, "" if names.is_dead(queue) else readable(reason))
+            await self._settling.bury(queue, handed_out(leased), kind, "" if names.is_dead(queue) else storable(reason))
         except NooblyError as error:
             _log.warning(
                 "message %s of queue %r could not be put among its dead letters: %s", leased.message.id, queue, error

@@ -11,8 +11,8 @@ from typing import Generic, Protocol, TypeVar
 from weakref import ref
 
 from noobly.core.clock import Seconds
-from noobly.core.codec import readable
 from noobly.core.errors import Conflict, NooblyError
+from noobly.core.failure import error_text
 from noobly.core.lifecycle import Handle, Tasks
 from noobly.layers.spans import tracing
 from noobly.queueing.following import followed
@@ -119,7 +119,7 @@ class Message(Handle, Generic[T]):
 
     async def _failed(self, error: BaseException) -> None:
         if isinstance(error, Exception):
-            await self.nack(reason=readable(f"{type(error).__name__}: {error}"[:_REASON]))
+            await self.nack(reason=error_text(error)[:_REASON])
         else:  # Whoever worked on it was stopped, which is not the message's fault.
             await self.release()
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import msgspec
 
+from noobly.core.codec import storable
 from noobly.core.errors import Closed
-from noobly.core.failure import storable
 from noobly.working.records import Value
 
 

@@ -57,8 +57,8 @@ def pack(letter: Letter) -> Message:
     message, foreign = letter.message, letter.foreign
     known: dict[str, str | int] = {
         "headers": message.headers,
-        "first-error": _text(message.first_error),
-        "last-error": _text(message.last_error),
+        "first-error": message.first_error,
+        "last-error": message.last_error,
         "attempts": message.attempts,
         "died-at": _ms(message.died_at),
         "deliveries": letter.deliveries,
@@ -152,8 +152,3 @@ def _read(headers: Mapping[str, object], name: str, default: Any) -> Any:
 def _ms(seconds: float) -> int:
     """Return milliseconds, rounded up; the client's floating-point headers have only single precision."""
     return math.ceil(seconds * 1000)
-
-
-def _text(text: str) -> str:
-    """Return text that UTF-8 can carry."""
-    return text.encode("utf-8", "replace").decode()

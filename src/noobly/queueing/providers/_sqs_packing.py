@@ -161,17 +161,13 @@ def _beside(message: Posted) -> str:
         priority=message.priority,
         group=message.group,
         tenant=message.tenant,
-        first_error=_whole(message.first_error),
-        last_error=_whole(message.last_error),
+        first_error=message.first_error,
+        last_error=message.last_error,
         attempts=message.attempts,
         died_at=message.died_at,
     )
     # Characters that SQS refuses stand in strings of the JSON, where they may as well be escaped.
     return _UNFIT.sub(lambda found: f"\\u{ord(found[0]):04x}", _encode(beside).decode())
-
-
-def _whole(text: str) -> str:
-    return text.encode(errors="replace").decode()
 
 
 def _read(text: str) -> Beside:

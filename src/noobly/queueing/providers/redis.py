@@ -224,7 +224,7 @@ class RedisQueues:
         here, there = self._keys_of(queue), self._keys_of(dead)
         if here.slot != there.slot and isinstance(self._client, ClusterClient):
             return await self._carry(queue, dead, failure)
-        args = (failure.receipt, _text(failure.reason))
+        args = (failure.receipt, failure.reason)
         named = whole(await self._client.script(scripts.BURY, here.all + there.all, args))
         if named == 0:
             with suppress(OSError, NooblyError, RedisReplyError):  # It is buried; the next one will have it listed.
@@ -235,7 +235,7 @@ class RedisQueues:
         found = leased(cast("list[Reply]", await self._run(scripts.HELD, queue, (failure.receipt,))))
         if not found:
             return False
-        await self.send(dead, [dead_letter(found[0], _text(failure.reason), self._wall())])
+        await self.send(dead, [dead_letter(found[0], failure.reason, self._wall())])
         return (await self.ack(queue, [failure.receipt]))[0]
 
     async def counts(self, queue: str, /) -> Counts:
@@ -289,9 +289,4 @@ def _weight(message: Posted) -> int:
 
 
 def _given_back(one: Failure) -> tuple[Arg, ...]:
-    return one.receipt, milliseconds(one.delay), _text(one.reason), int(one.counts)
-
-
-def _text(reason: str) -> str:
-    """Return an error's text as UTF-8 can carry it."""
-    return reason.encode(errors="replace").decode()
+    return one.receipt, milliseconds(one.delay), one.reason, int(one.counts)
