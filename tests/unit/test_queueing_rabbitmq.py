@@ -129,9 +129,7 @@ class _Incoming:
 
 
 class TestLetters:
-    posted = Posted(
-        id="i", body=b"\x00b", headers="{}", first_error="f\x00", last_error="l鍵", attempts=3, died_at=1.5
-    )
+    posted = Posted(id="i", body=b"\x00b", headers="{}", first_error="f\x00", last_error="l鍵", attempts=3, died_at=1.5)
 
     def test_a_letter_comes_as_it_went(self) -> None:
         letter = _Incoming(

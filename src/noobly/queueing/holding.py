@@ -12,7 +12,7 @@ from weakref import ref
 
 from noobly.core.clock import Seconds
 from noobly.core.errors import Conflict, NooblyError
-from noobly.core.failure import error_text
+from noobly.core.failure import cause, error_text
 from noobly.core.lifecycle import Handle, Tasks
 from noobly.layers.spans import tracing
 from noobly.queueing.following import followed
@@ -101,7 +101,9 @@ class Message(Handle, Generic[T]):
 
     async def _end(self, error: BaseException | None) -> None:
         if isinstance(error, Exception):
-            _log.warning("message %s of queue %r failed: %r", self.id, self.delivery.queue, error, exc_info=error)
+            _log.warning(
+                "message %s of queue %r failed: %r", self.id, self.delivery.queue, error, exc_info=cause(error)
+            )
         if self._held.holds(self.delivery.receipt):
             await (self._done() if error is None else self._held.complete(self._settle(self._failed(error))))
 
