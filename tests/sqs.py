@@ -34,7 +34,7 @@ def sqs_queues(endpoint: str, monkeypatch: pytest.MonkeyPatch, *, fifo: bool) ->
 
 
 class SqsSuite(QueueSuite):
-    """SQS delays by 15 minutes at most, and remembers dedup keys for 5 minutes, no more and no less."""
+    """SQS delays by 15 minutes at most, and remembers dedup keys for 5 minutes, no more and no less, purged or not."""
 
     async def test_a_day(self, queues: Queues, harness: QueueHarness) -> None:
         needs(harness, Can.DELAY)
@@ -47,6 +47,12 @@ class SqsSuite(QueueSuite):
         async with harness.open(dedup_window=60) as queues:
             with pytest.raises(Unsupported, match="dedup_window"):
                 await queues.send("q", 1, dedup="key")
+
+    async def test_purging_forgets_dedup_keys(self, queues: Queues, harness: QueueHarness) -> None:
+        needs(harness, Can.DEDUP)
+        await queues.send("q", "free", dedup="key")
+        await queues.purge("q")
+        assert (await queues.send("q", "free", dedup="key")).duplicate
 
     async def test_a_group_goes_on_after_a_purge(self, queues: Queues, harness: QueueHarness) -> None:
         """What waits for a message that somebody works on cannot be received, and so not be deleted alone."""

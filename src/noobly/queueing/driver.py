@@ -229,7 +229,8 @@ class CoreDriver(Driver, Protocol):
     async def purge(self, queue: Queue, /) -> int:
         """Delete all messages that are not under a lease; return how many there were, as far as that is known.
 
-        Dedup keys are forgotten with them, those of messages under a lease, too.
+        Dedup keys are forgotten with them, those of messages under a lease, too, unless the store remembers them by
+        itself.
         """
         ...
 
