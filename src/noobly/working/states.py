@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 
+ASKED = "somebody cancelled the job"
+"""The error of a job that was cancelled, where there is none of its own."""
+
+LATE = "nobody began it in its time"
+"""The error of a job that has expired."""
+
 
 class State(Enum):
     """Where a job stands."""
