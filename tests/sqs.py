@@ -94,6 +94,15 @@ class MotoSuite(SqsSuite):
     @pytest.mark.skip(reason="moto may hand a message to two threads at once")
     async def test_two_clients_at_once(self) -> None: ...
 
+    async def test_first_in_first_out(self, queues: Queues) -> None:
+        """Ten messages take one call, and so one thread of moto's."""
+        for number in range(25):
+            await queues.send("q", number)
+        found: list[object] = []
+        while batch := await queues.receive("q", max=10, lease=LONG):
+            found += values(batch)
+        assert found == list(range(25))
+
     async def test_the_second_is_dropped(self, queues: Queues, harness: QueueHarness) -> None:
         """moto forgets a key with its message, where SQS keeps it for 5 minutes."""
         needs(harness, Can.DEDUP)

@@ -4,7 +4,7 @@ Prints:
 
     ada-400.jpg
     {'percent': 100}
-    ['attempt 1', 'attempt 2']
+    attempt 1 / ConnectionError: the disk is far away / attempt 2
     failed: ValueError: no such photo
 """
 
@@ -41,7 +41,8 @@ async def main() -> None:
             handle = await jobs.enqueue(resize, Photo("ada", width=400))
             print(await handle.result(10))
             print(await handle.progress())
-            print(await handle.logs())
+            first, trace, second = await handle.logs()  # what the handler says, and the traceback of its failure
+            print(first, "/", trace.splitlines()[-1], "/", second)
             try:
                 await (await jobs.enqueue(resize, Photo(""))).result(10)
             except JobFailed as failed:

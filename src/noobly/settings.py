@@ -51,6 +51,9 @@ class Server(Config, frozen=True, kw_only=True):
         host: The address it listens on.
         port: The port; 0 for any that is free.
         data_dir: The folder of what the server itself keeps, such as API keys.
+        connections: Connections that one process keeps open at once, idle ones included; more wait until one ends. Half
+            as many calls may wait for something to come, such as a message.
+        idle_timeout: Seconds after which a connection is closed on which no request has come.
         max_body_bytes: The largest request body.
         idempotency_ttl: Seconds for which the answer to an ``Idempotency-Key`` is kept.
         shutdown_grace: Seconds that requests under way may take to finish when the server is told to end.
@@ -67,6 +70,8 @@ class Server(Config, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 11000
     data_dir: str = ".noobly"
+    connections: Annotated[int, msgspec.Meta(gt=0, le=1_000_000)] = 10_000
+    idle_timeout: Annotated[float, msgspec.Meta(ge=0.1, le=86_400)] = 75.0
     max_body_bytes: Whole = 64 * 1024 * 1024
     idempotency_ttl: Positive = 86_400.0
     shutdown_grace: Positive = 30.0

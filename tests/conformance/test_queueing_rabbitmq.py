@@ -27,7 +27,7 @@ class TestRabbitmq(QueueSuite):
     @pytest.fixture
     async def harness(self, rabbitmq: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[QueueHarness]:
         async with swept(rabbitmq, monkeypatch):
-            yield ServerQueues(rabbitmq, capabilities=frozenset({Can.DELAY, Can.ERRORS}))
+            yield ServerQueues(rabbitmq, capabilities=frozenset({Can.DELAY, Can.ERRORS, Can.UNCOUNT}))
 
     async def test_one_client_cannot_answer_twice_for_another(self, pair: Pair, harness: QueueHarness) -> None:
         here, there = pair

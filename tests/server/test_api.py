@@ -11,15 +11,23 @@ import msgspec
 import pytest
 import pytest_asyncio
 from opentelemetry import trace
+from starlette.requests import Request
+from starlette.responses import Response
 
 from noobly.app import Noobly
 from noobly.caching import open_cache
-from noobly.core.errors import Internal
+from noobly.core.errors import Conflict, Internal, NoRoute, TooLarge
 from noobly.core.scope import Environment
+from noobly.queueing import open_queues
+from noobly.server import idempotency
 from noobly.server.app import Application
 from noobly.server.auth import DevGuard
+from noobly.server.idempotency import Idempotency
+from noobly.server.incoming import LIMIT
 from noobly.settings import Instance, Server, Settings
 from noobly.testing import FakeClock
+
+from ..serving import serving
 
 ENTRY = "/v1/caching/default/entry"
 SETTINGS = Settings(
@@ -114,6 +122,7 @@ class TestErrors:
             ({"key": "k", "ttl": "soon"}, "ttl"),
             ({"key": "k", "ttl": "nan"}, "ttl must be more than 0"),
             ({"key": "k", "tll": "1"}, "no argument 'tll'"),
+            ({"k" * 300: "1"}, f"no argument '{'k' * 100}'"),
             ({}, "needs key"),
             ({"key": ["a", "b"]}, "given 2 times"),
         ],
@@ -122,6 +131,58 @@ class TestErrors:
         answer = await client.put(ENTRY, params=query, json=1)
         assert answer.status_code == 400
         assert message in answer.json()["detail"]
+
+    @pytest.mark.parametrize("query", ["key=%ff%fe", "key=k&ttl=%C3%28"])
+    async def test_a_query_that_is_not_utf_8(self, client: httpx2.AsyncClient, query: str) -> None:
+        answer = await client.put(f"{ENTRY}?{query}", json=1)
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument")
+        assert "not percent-encoded UTF-8" in answer.json()["detail"]
+
+    @pytest.mark.parametrize(
+        ("path", "body", "message"),
+        [
+            ("working/default/add", {"jobs": [{"task": "t", "dely": 60}]}, "`dely` - at `$[0]`; did you mean delay?"),
+            (
+                "working/default/add",
+                {"jobs": [{"task": "t", "after": [{"task": "t", "retrys": 1}]}]},
+                "`retrys` - at `$[0].after[0]`; did you mean retries?",
+            ),
+            (
+                "queueing/default/send-many",
+                {"queue": "q", "messages": [{"message": 1, "prio": 1}]},
+                "unknown field `prio` - at `$[0]`",
+            ),
+            ("measuring/default/add-many", {"samples": [{"name": "m", "value": 1, "z" * 300: 1}]}, f"`{'z' * 100}`"),
+            ("logging/default/records", {"records": [{"message": "m", "levle": "info"}]}, "did you mean level?"),
+            ("working/default/claim", {"queue": "q", "worker": "w", "bounds": {"runing": 1}}, "did you mean running?"),
+        ],
+    )
+    async def test_unknown_fields_are_refused_at_every_depth(
+        self, client: httpx2.AsyncClient, path: str, body: dict[str, object], message: str
+    ) -> None:
+        answer = await client.post(f"/v1/{path}", json=body)
+        assert answer.status_code == 400
+        assert message in answer.json()["detail"]
+
+    async def test_an_empty_queue_says_so(self, client: httpx2.AsyncClient) -> None:
+        answer = await client.post("/v1/queueing/default/dequeue", json={"queue": "orders"})
+        assert answer.json()["detail"] == "dequeue: there is nothing under the queue 'orders'"
+
+    @pytest.mark.parametrize(
+        ("operation", "body"),
+        [
+            ("report", {"id": "x", "lines": ["line"] * 1001}),
+            ("beat", {"queue": "q", "holds": [{"id": "x", "token": "t"}] * 1001}),
+            ("settle", {"queue": "q", "attempts": [{"id": "x", "token": "t", "verdict": "failed"}] * 1001}),
+        ],
+    )
+    async def test_so_many_at_once_and_no_more(self, operation: str, body: dict[str, object]) -> None:
+        async with Noobly.open(settings=Settings()) as noobly:
+            transport = httpx2.ASGITransport(app=Application(noobly, DevGuard()))
+            async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
+                answer = await client.post(f"/v1/working/default/{operation}", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
+        assert "1000 is the most" in answer.json()["detail"]
 
     async def test_bad_bodies(self, client: httpx2.AsyncClient) -> None:
         json_type = {"content-type": "application/json"}
@@ -143,8 +204,12 @@ class TestErrors:
         assert (await client.put(ENTRY, params={"key": "k"}, content=parts())).status_code == 413
 
     async def test_unknown_routes_and_methods(self, client: httpx2.AsyncClient) -> None:
-        assert (await client.get("/v1/caching/nowhere/entry")).status_code == 404
-        assert (await client.get("/v1/nothing")).status_code == 404
+        nowhere = await client.get("/v1/caching/nowhere/entry")
+        assert (nowhere.status_code, nowhere.json()["code"]) == (404, "no_route")
+        expected = "the server has no caching instance 'nowhere'; configured are default, sessions"
+        assert nowhere.json()["detail"] == expected
+        for path in ("/v1/nothing", "/v1/caching/default/nothing", "/v1/caching", "/nothing"):
+            assert (await client.get(path)).json()["detail"].startswith("there is no such route")
         wrong = await client.post(ENTRY)
         assert (wrong.status_code, wrong.headers["allow"], wrong.json()["status"]) == (
             405,
@@ -175,6 +240,15 @@ class TestErrors:
             answer = await other.get("/health")
         assert answer.status_code == 500
         assert "secret" not in answer.text
+
+
+def _post(key: str) -> Request:
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": "/x", "query_string": b"", "headers": [], LIMIT: 100}
+    scope["headers"] = [(b"idempotency-key", key.encode())]
+    return Request(scope, receive)
 
 
 class TestIdempotencyKey:
@@ -221,6 +295,64 @@ class TestIdempotencyKey:
                     seen.append((await client.post(self.INCREMENT, json={"key": "n"}, headers=headers)).json())
                     clock.advance(6)
         assert seen == [1, 1, 2]
+
+    async def test_a_request_that_takes_long_is_under_way_all_the_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(idempotency, "_RENEWED_SECONDS", 0.01)
+        clock = FakeClock()
+        async with Noobly.open(settings=Settings(), environment=Environment(clock=clock)) as noobly:
+            moved, renewed, touch = asyncio.Event(), asyncio.Event(), noobly.caching.touch
+
+            async def slow(request: Request, _: tuple[str, ...]) -> Response:
+                await moved.wait()
+                return Response(b"done")
+
+            async def touched(key: str, ttl: float) -> bool:
+                renewed.set()
+                return await touch(key, ttl)
+
+            monkeypatch.setattr(noobly.caching, "touch", touched)
+            guarded = Idempotency(noobly.caching, 60).guard(slow)
+            first = asyncio.create_task(guarded(_post("one"), ()))
+            for _ in range(3):
+                renewed.clear()
+                clock.advance(40)
+                await asyncio.wait_for(renewed.wait(), 5)
+            with pytest.raises(Conflict, match="under way"):
+                await guarded(_post("one"), ())
+            moved.set()
+            assert (await first).body == b"done"
+
+    async def test_an_answer_that_is_too_long_to_keep_is_given_once(self, noobly: Noobly) -> None:
+        async def long(request: Request, _: tuple[str, ...]) -> Response:
+            return Response(b"1234")
+
+        guarded = Idempotency(noobly.caching, 60).guard(long, 3)
+        assert (await guarded(_post("one"), ())).body == b"1234"
+        with pytest.raises(Conflict, match="was not kept"):
+            await guarded(_post("one"), ())
+
+    async def test_a_cache_that_takes_no_answers_does_not_fail_the_request(
+        self,
+        client: httpx2.AsyncClient,
+        noobly: Noobly,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        async def full(*_: object, **__: object) -> None:
+            raise TooLarge("the value is too large")
+
+        monkeypatch.setattr(noobly.caching, "put", full)
+        answer = await client.post(self.INCREMENT, json={"key": "n"}, headers={"idempotency-key": "one"})
+        assert (answer.status_code, answer.json()) == (200, 1)
+        assert "was not kept" in caplog.text
+
+    async def test_what_can_be_taken_back_is_not_handed_out_again(
+        self, client: httpx2.AsyncClient, noobly: Noobly
+    ) -> None:
+        headers, body = {"idempotency-key": "one"}, {"queue": "q"}
+        await noobly.queueing.send("q", 1)
+        assert len((await client.post("/v1/queueing/default/receive", json=body, headers=headers)).json()) == 1
+        assert (await client.post("/v1/queueing/default/receive", json=body, headers=headers)).status_code == 409
 
     async def test_an_over_long_key(self, client: httpx2.AsyncClient) -> None:
         answer = await client.post(self.INCREMENT, json={"key": "n"}, headers={"idempotency-key": "x" * 256})
@@ -343,3 +475,17 @@ class TestLegacy:
         assert listed["data"][0]["hits"] == 2
         assert listed["data"][0]["lastHit"].endswith("Z")
         assert json.dumps(listed["data"]).count('"k0"') == 0
+
+
+async def test_a_remote_instance_that_is_not_there_is_not_an_empty_one(noobly: Noobly) -> None:
+    async with (
+        serving(Application(noobly, DevGuard())) as base,
+        open_cache(base, at="nope") as cache,
+        open_queues(base, at="nope") as queues,
+        open_cache(base, at="sessions") as there,
+    ):
+        assert await there.get("k", "nothing") == "nothing"
+        with pytest.raises(NoRoute, match="no caching instance 'nope'; configured are default, sessions"):
+            await cache.get("k")
+        with pytest.raises(NoRoute, match="no queueing instance 'nope'"):
+            await queues.dequeue("q")

@@ -184,3 +184,30 @@ async def test_a_route_cannot_be_declared_twice() -> None:
     endpoint = Endpoint(method="GET", path="/x", access=Open.EVERYBODY, handler=Sessions().enter, name="x")
     with pytest.raises(ConfigError, match="twice"):
         Table([endpoint, endpoint])
+
+
+async def test_keys_of_the_same_name_are_not_the_same_caller(tmp_path: Path) -> None:
+    store = KeyStore(tmp_path / "keys.json")
+    keys = [store.create(name="worker", scopes=["queueing:write"]).text.reveal() for _ in range(2)]
+    async with Noobly.open(settings=Settings()) as noobly:
+        application = Application(noobly, KeyGuard(Keyring([store]), Sessions()))
+        transport = httpx2.ASGITransport(app=application)
+        for number in range(2):
+            await noobly.queueing.send("q", number)
+        got = []
+        async with httpx2.AsyncClient(transport=transport, base_url=ADDRESS) as client:
+            for key in keys:
+                headers = {"x-api-key": key, "idempotency-key": "one"}
+                got.append(
+                    (await client.post("/v1/queueing/default/dequeue", json={"queue": "q"}, headers=headers)).json()
+                )
+        assert got == [0, 1]
+
+
+async def test_without_a_key_nobody_learns_the_names_of_instances(served: Served) -> None:
+    for key, detail in (
+        (None, "the server has no caching instance 'nowhere'"),
+        (served.reader, "the server has no caching instance 'nowhere'; configured are default"),
+    ):
+        async with served.client({"x-api-key": key} if key else None) as client:
+            assert (await client.get("/v1/caching/nowhere/entry")).json()["detail"] == detail

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from noobly.server.process import places
 
 from .test_serve import serve
 
@@ -39,6 +42,27 @@ def test_a_sandbox_may_refuse(tmp_path: Path) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert ended.stdout.strip() == "True"
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted", "found", "soft"),
+    [
+        ((1024, 4096), 500, 500, 1024),
+        ((1024, 4096), 2000, 2000, 2256),
+        ((1024, 4096), 10_000, 3840, 4096),
+        ((1024, resource.RLIM_INFINITY), 10_000, 10_000, 10_256),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), 10_000, 10_000, resource.RLIM_INFINITY),
+        ((64, 64), 10, 1, 64),
+    ],
+)
+def test_connections_have_room_in_the_limit_of_open_files(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], wanted: int, found: int, soft: int
+) -> None:
+    now = [limits]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: now[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: now.append(limits))
+    assert places(wanted) == found
+    assert now[-1] == (soft, limits[1])
 
 
 def policies(pid: int) -> list[int]:

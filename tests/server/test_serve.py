@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -33,6 +34,11 @@ class Process:
             return await self.process.wait()
 
 
+def inherited() -> dict[str, str]:
+    """Return what says where the code is that is to be tested."""
+    return {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+
+
 @asynccontextmanager
 async def serve(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
     port = free_port()
@@ -41,7 +47,7 @@ async def serve(folder: Path, *arguments: str, environ: Mapping[str, str] | None
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=folder,
-        env={"PATH": "/usr/bin:/bin", **(environ or {})},
+        env={"PATH": "/usr/bin:/bin", **inherited(), **(environ or {})},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -104,9 +110,57 @@ async def test_requests_that_take_too_long_are_cut_off(tmp_path: Path) -> None:
         began = asyncio.get_running_loop().time()
         await server.stop()
         assert asyncio.get_running_loop().time() - began < 15  # far from the 30 seconds that are the default
-        assert b" 204 " not in await reader.read()
+        assert b" 503 " in await reader.readline()
         writer.close()
         await writer.wait_closed()
+        assert server.process.stdout is not None
+        printed = (await server.process.stdout.read()).decode()
+        assert "requests were cut off" in printed
+        assert "Traceback" not in printed
+
+
+async def test_a_request_whose_head_never_ends_holds_nothing_up(tmp_path: Path) -> None:
+    async with serve(tmp_path, "--dev", environ={"NOOBLY_SERVER__SHUTDOWN_GRACE": "0.2"}) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"GET /health/live HTTP/1.1\r\nhost: loc")
+        await writer.drain()
+        assert await server.stop() == 0
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+        assert server.process.stdout is not None
+        assert b"Traceback" not in await server.process.stdout.read()
+
+
+@asynccontextmanager
+async def connected(port: int, count: int) -> AsyncIterator[list[asyncio.StreamReader]]:
+    """Open connections and say nothing on them."""
+    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    try:
+        yield [reader for reader, _ in opened]
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+
+async def test_idle_connections_take_no_place_from_others(tmp_path: Path) -> None:
+    async with (
+        serve(tmp_path, "--dev") as server,
+        connected(server.port, 200),
+        httpx2.AsyncClient(base_url=server.base, trust_env=False, timeout=10) as client,
+    ):
+        assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_connections_and_idle_timeout_act(tmp_path: Path) -> None:
+    environ = {"NOOBLY_SERVER__CONNECTIONS": "10", "NOOBLY_SERVER__IDLE_TIMEOUT": "1.5"}
+    async with serve(tmp_path, "--dev", environ=environ) as server, connected(server.port, 10) as idle:
+        began = asyncio.get_running_loop().time()
+        async with httpx2.AsyncClient(base_url=server.base, trust_env=False, timeout=20) as client:
+            assert (await client.get("/health/live")).status_code == 200
+        # There was no place until the idle ones were closed.
+        assert asyncio.get_running_loop().time() - began > 0.5
+        assert [await reader.read() for reader in idle] == [b""] * 10
 
 
 async def test_without_keys_a_link_lets_one_browser_in(tmp_path: Path) -> None:

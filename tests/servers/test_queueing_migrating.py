@@ -40,9 +40,25 @@ class TestMigrating:
     async def test_a_list_of_nooblyjs_moves_oldest_first(self, queues: Queues, control: RedisConnection) -> None:
         await self.push(control, '{"a": 1}', '"text"', "no json", "5", "5", b"\xff")
         assert await migrate(control, "old", queues, "new", batch=2) == 6
-        assert await self.values(queues) == [{"a": 1}, "text", "no json", 5, 5, "\ufffd"]
+        assert await self.values(queues) == [{"a": 1}, "text", "no json", 5, 5, b"\xff"]
         assert await control.execute("EXISTS", "old", "old:migrating") == 0
         assert await migrate(control, "old", queues, "new") == 0
+
+    async def test_what_is_no_utf_8_holds_nothing_up(self, queues: Queues, control: RedisConnection) -> None:
+        await self.push(control, b'"\xff"', "1")
+        assert await migrate(control, "old", queues, "new") == 2
+        assert await self.values(queues) == [b'"\xff"', 1]
+
+    async def test_what_is_too_large_stays_behind(
+        self, control: RedisConnection, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with open_queues("memory://", message_bytes=10) as queues:
+            await self.push(control, "1", '"much too long"', "2")
+            assert await migrate(control, "old", queues, "new") == 2
+            assert await self.values(queues) == [1, 2]
+        assert await control.execute("LRANGE", "old:refused", 0, -1) == [b'"much too long"']
+        assert await control.execute("EXISTS", "old", "old:migrating") == 0
+        assert "'old:refused'" in caplog.text
 
     async def test_it_goes_on_where_it_was_interrupted(self, queues: Queues, control: RedisConnection) -> None:
         await self.push(control, "1", "2", "3", "4")

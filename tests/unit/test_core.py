@@ -11,7 +11,7 @@ from prometheus_client import generate_latest
 
 from noobly.core.checks import Limits, Many, Pairs, Payload, Text, Whole
 from noobly.core.clock import seconds
-from noobly.core.codec import Codec, decode, encode
+from noobly.core.codec import Codec, decode, encode, readable
 from noobly.core.errors import Internal, InvalidArgument, MissingDependency, NooblyError, NotFound, TooLarge, by_code
 from noobly.core.events import Bus, Event, OperationFinished
 from noobly.core.lifecycle import Tasks
@@ -26,7 +26,7 @@ class TestErrors:
             return [base, *(found for child in base.__subclasses__() for found in tree(child))]
 
         own = [kind for kind in tree(NooblyError)[1:] if kind.__module__ == "noobly.core.errors"]
-        assert len(own) == 16
+        assert len(own) == 17
         assert {by_code(kind.code) for kind in own} == set(own)
         assert by_code("nonsense") is Internal
 
@@ -90,6 +90,10 @@ class TestSeconds:
 
 
 class TestCodec:
+    def test_text_that_utf_8_can_carry(self) -> None:
+        assert readable("a lone \ud800 half") == "a lone ? half"
+        assert readable("naïve 鍵") == "naïve 鍵"
+
     @pytest.mark.parametrize("codec", [Codec.JSON, Codec.MSGPACK])
     def test_round_trips(self, codec: Codec) -> None:
         value = {"a": [1, 2.5, None, True, "ü"]}
@@ -205,3 +209,38 @@ class TestTasks:
             await asyncio.wait([task])
             await asyncio.sleep(0)
         assert "background task doomed ended with ZeroDivisionError()" in caplog.text
+
+    async def test_what_is_to_be_completed_outlives_its_caller(self) -> None:
+        tasks, go_on, done = Tasks(), asyncio.Event(), []
+
+        async def work() -> int:
+            await go_on.wait()
+            done.append(1)
+            return 5
+
+        caller = asyncio.create_task(tasks.complete(work(), "work"))
+        for _ in range(2):
+            await asyncio.sleep(0)
+            caller.cancel()
+        await asyncio.sleep(0)
+        assert not caller.done()
+        go_on.set()
+        await asyncio.wait([caller])
+        assert caller.cancelled()
+        assert done == [1]
+        assert await tasks.complete(work(), "work") == 5
+
+    async def test_what_is_completed_ends_with_its_owner(self) -> None:
+        tasks = Tasks()
+        caller = asyncio.create_task(tasks.complete(asyncio.Event().wait(), "work"))
+        await asyncio.sleep(0)
+        await tasks.close()
+        await asyncio.wait([caller])
+        assert caller.cancelled()
+
+    async def test_what_is_completed_may_fail(self) -> None:
+        async def work() -> None:
+            raise ValueError("bad")
+
+        with pytest.raises(ValueError, match="bad"):
+            await Tasks().complete(work(), "work")

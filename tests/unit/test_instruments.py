@@ -339,6 +339,23 @@ class TestLabels:
 
 
 class TestCap:
+    def test_what_comes_past_the_cap_keeps_the_labels_that_did_not_fill_it(self):
+        meter = Meter()
+        seen = Instruments(meter, cap=4).counter("seen_total", "Seen.", labels=["event", "queue"])
+        for queue in ("a", OVERFLOW, "b", "c", "d", "e"):
+            seen.inc(event="sent", queue=queue)
+        seen.inc(event="received", queue="e")
+        assert value(meter, "seen_total", event="sent", queue=OVERFLOW) == 3  # One of its own, and two that came later.
+        assert value(meter, "seen_total", event="received", queue=OVERFLOW) == 1
+
+    def test_where_two_labels_fill_it_the_rest_is_one_series(self):
+        meter = Meter()
+        seen = Instruments(meter, cap=1).counter("seen_total", "Seen.", labels=["task", "queue"])
+        for number in range(150):
+            seen.inc(task=str(number), queue=str(number))
+        assert value(meter, "seen_total", task=OVERFLOW, queue="100") == 1
+        assert value(meter, "seen_total", task=OVERFLOW, queue=OVERFLOW) == 49
+
     def test_the_overflow_counts_each_once_and_warns_once(self, caplog):
         meter = Meter()
         seen = Instruments(meter, cap=3).counter("seen_total", "Seen.", labels=["method", "user"])
@@ -347,7 +364,7 @@ class TestCap:
                 seen.inc(method="GET", user=str(number))
                 seen.labels("GET", str(number)).inc()
         assert value(meter, "seen_total", method="GET", user="2") == 2
-        assert value(meter, "seen_total", method=OVERFLOW, user=OVERFLOW) == 14
+        assert value(meter, "seen_total", method="GET", user=OVERFLOW) == 14
         assert value(meter, "seen_total", method="GET", user="3") is None
         assert len(caplog.records) == 1
         assert "seen has 3 series" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
@@ -23,8 +24,9 @@ from noobly.queueing import Consumption, Delivery, Message, Outbound, QueueOptio
 from noobly.queueing.driver import Posted, QueueDriver, Sent
 from noobly.queueing.handling import handle
 from noobly.queueing.messages import Value
-from noobly.queueing.packing import handed, unending
+from noobly.queueing.packing import unending
 from noobly.queueing.providers import REGISTRY
+from noobly.queueing.receipts import handed, receipt_of
 from noobly.testing import FakeClock, eventually
 from noobly.testing import queueing as suite
 
@@ -141,12 +143,26 @@ class TestReceipts:
         found = handed("12gabc.3")
         assert (found.receipt, found.deliveries, found.grouped) == ("abc.3", 12, True)
         assert not handed("1m1").grouped
+        assert (handed("3mid x y").receipt, handed("3mid x y").id, handed("3mx").id) == ("x y", "id", "")
+        assert [receipt_of(text) for text in ("3mid x y", "3m x y", "3mx", "12mid x", "3mïd x")] == [
+            "x y", "x y", "x", "x", "x",
+        ]  # fmt: skip
         assert handed("1m" + "x" * 4096).receipt == "x" * 4096
 
-    @pytest.mark.parametrize("text", ["", "1", "m", "1m", "1xabc", "-1mabc", "1234567890mabc", "1m" + "x" * 4097])
+    @pytest.mark.parametrize(
+        "text", ["", "1", "m", "1m", "1xabc", "-1mabc", "1234567890mabc", "1m" + "x" * 4097, "1mid "]
+    )
     def test_what_is_none(self, text: str) -> None:
-        with pytest.raises(InvalidArgument, match="receipt"):
-            handed(text)
+        for read in (handed, receipt_of):
+            with pytest.raises(InvalidArgument, match="receipt"):
+                read(text)
+
+    @pytest.mark.parametrize("id", ["their id", "x" * 257, "", "ïd"])
+    async def test_messages_of_any_id_can_be_answered(self, queues: Queues, id: str) -> None:
+        await queues._driver.send("q", [Posted(id=id, body=b"1")])
+        await queues.ack("q", (await one(queues)).receipt)
+        await queues._driver.send("q", [Posted(id=id, body=b"1")])
+        await queues.reject("q", (await one(queues)).receipt)
 
 
 class TestForeignMessages:
@@ -249,6 +265,33 @@ class TestFaults:
         task.cancel()
         await asyncio.wait([task])
 
+    @pytest.mark.parametrize("faulty", [("ack", "nack")], indirect=True)
+    async def test_an_iteration_outlives_what_cannot_be_settled(
+        self, faulty: Queues, clock: FakeClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for number in range(3):
+            await faulty.send("q", number)
+        seen = []
+        async with faulty.consume("q") as messages:
+            async for message in messages:
+                async with message as value:
+                    seen.append(value)
+                    if value == 1:
+                        raise ValueError("bad")
+                if len(seen) == 3:
+                    messages.stop()
+        assert seen == [0, 1, 2]
+        assert caplog.text.count("could not be settled and comes again") == 2
+
+    @pytest.mark.parametrize("faulty", [("ack",)], indirect=True)
+    async def test_who_acknowledges_by_hand_hears_of_it(self, faulty: Queues) -> None:
+        await faulty.send("q", 1)
+        async with faulty.consume("q") as messages:
+            message = await anext(messages)
+            with pytest.raises(Unavailable):
+                await message.ack()
+            await message.ack()
+
     @pytest.mark.parametrize("faulty", [("extend",)], indirect=True)
     async def test_a_heartbeat_tries_again(self, faulty: Queues, caplog: pytest.LogCaptureFixture) -> None:
         await faulty.send("q", 1)
@@ -267,6 +310,9 @@ class Stub:
     def __init__(self, *answers: list[Delivery[Value]] | Exception) -> None:
         self.answers = list(answers)
         self.extended = 0
+        self.released: list[str] = []
+        self.asked: list[str] = []
+        self.standing: set[str] | None = None
 
     async def receive(
         self, queue: str, *, max: int, wait: Seconds | None, lease: Seconds | None
@@ -285,9 +331,14 @@ class Stub:
     async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None:
         raise Unavailable("away")
 
+    async def release_many(self, queue: str, receipts: Sequence[str]) -> list[bool]:
+        self.released += receipts
+        return [True for _ in receipts]
+
     async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]:
         self.extended += 1
-        return [True for _ in receipts]
+        self.asked += receipts
+        return [self.standing is None or receipt in self.standing for receipt in receipts]
 
 
 def delivery(value: Value = 1) -> Delivery[Value]:
@@ -322,8 +373,79 @@ class TestConsuming:
         stub = Stub([delivery("text")], [delivery(5)])
         messages = Consumption(stub, tasks, "q", int, concurrency=1, lease=30)
         assert (await anext(messages)).value == 5
-        assert "it goes to the dead letters" in caplog.text
+        assert "could not be put among the dead letters" in caplog.text
         await tasks.close()
+
+    async def test_what_lost_its_lease_before_it_was_handed_out_is_not(self) -> None:
+        tasks = Tasks()
+        late = msgspec.structs.replace(delivery(2), receipt="1mlate")
+        stub = Stub([delivery(), late], PermissionDenied("the end"))
+        messages = Consumption(stub, tasks, "q", object, concurrency=2, lease=30)
+        assert (await anext(messages)).value == 1
+        stub.standing = {"1mx"}
+        await messages.beat()
+        with pytest.raises(PermissionDenied):
+            await anext(messages)
+        await messages.close()
+        assert stub.released == ["1mx"]
+        await tasks.close()
+
+    async def test_after_its_consumer_only_what_is_in_hands_is_kept(self) -> None:
+        tasks = Tasks()
+        stub = Stub([delivery(), msgspec.structs.replace(delivery(2), receipt="1mlate")])
+        gc.disable()
+        try:
+            messages = Consumption(stub, tasks, "q", object, concurrency=2, lease=0.03)
+            message = await anext(messages)
+            del messages
+            stub.asked.clear()
+            await eventually(lambda: bool(stub.asked))
+            assert set(stub.asked) == {"1mx"}
+            assert not message.lost
+            del message
+            await eventually(lambda: not tasks._running)
+        finally:
+            gc.enable()
+
+    async def test_as_many_plain_handlers_at_once_as_were_asked_for(self, queues: Queues) -> None:
+        together = threading.Barrier(40)
+        names: set[str] = set()
+
+        def work(message: Message[Value]) -> None:
+            together.wait(20)
+            names.add(threading.current_thread().name)
+
+        await queues.send_many("q", [Outbound(message=number) for number in range(40)])
+        task = asyncio.create_task(queues.work("q", work, concurrency=40))
+        await eventually(lambda: len(names) == 40, timeout=20)
+        task.cancel()
+        await asyncio.wait([task])
+        await eventually(lambda: not names & {thread.name for thread in threading.enumerate()})
+
+    async def test_no_grace(self, queues: Queues) -> None:
+        begun = asyncio.Event()
+
+        async def work(message: Message[Value]) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        await queues.send("q", 1)
+        task = asyncio.create_task(queues.work("q", work, grace=0))
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        assert (await one(queues)).deliveries == 1
+
+    async def test_a_failure_is_told_once_with_where_it_happened(
+        self, queues: Queues, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await queues.send("q", 1)
+        message = await anext(queues.consume("q"))
+        async with message:
+            raise ValueError("bad luck")
+        (told,) = [record for record in caplog.records if "failed" in record.message]
+        assert told.exc_info is not None
+        assert isinstance(told.exc_info[1], ValueError)
 
     async def test_leases_are_extended_until_nobody_holds_the_consumption(self) -> None:
         tasks, stub = Tasks(), Stub([delivery()])

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import msgspec
 from hypothesis import settings
-from hypothesis.stateful import rule
+from hypothesis.stateful import invariant, rule
 
+from noobly.clients.sqlite_rows import microseconds
 from noobly.queueing.driver import Counts, Failure, Leased, Posted, Sent
 from noobly.queueing.providers import _sqlite_rows as rows
 from noobly.queueing.providers import _sqlite_work as work
@@ -19,7 +20,7 @@ BEGIN = 1_000_000.0
 
 
 def at(now: float) -> int:
-    return rows.microseconds(BEGIN + now)
+    return microseconds(BEGIN + now)
 
 
 class SqliteLine:
@@ -94,7 +95,7 @@ class SqliteLine:
 
 
 class SqliteMachine(LineMachine):
-    """The same, but that peeking shows what is ready before what waits."""
+    """The same, but that peeking shows what is ready before what waits, and nothing is tallied."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,6 +110,10 @@ class SqliteMachine(LineMachine):
         assert sorted((one.message.id, one.deliveries) for one in seen) == sorted(
             (one.id, one.deliveries) for one in self.model.free()
         )
+
+    @invariant()
+    def the_same_is_there(self) -> None:
+        assert len(self.line) == len(self.model.entries)
 
 
 TestSqliteLine = SqliteMachine.TestCase

@@ -199,6 +199,8 @@ class TestServerSettings:
             ("host", "0.0.0.0", "0.0.0.0"),
             ("port", "0", 0),
             ("data_dir", "/data", "/data"),
+            ("connections", "100", 100),
+            ("idle_timeout", "5.5", 5.5),
             ("max_body_bytes", "1024", 1024),
             ("idempotency_ttl", "60.5", 60.5),
             ("shutdown_grace", "5", 5.0),
@@ -217,6 +219,7 @@ class TestServerSettings:
     def test_these_are_all(self):
         parameters = {"host", "port", "data_dir", "max_body_bytes", "idempotency_ttl", "shutdown_grace"}
         parameters |= {"workers", "per_worker", "otlp_url", "otlp_interval", "stream_heartbeat", "stream_buffer"}
+        parameters |= {"connections", "idle_timeout"}
         assert parameters == set(Server.__struct_fields__)
 
     def test_the_command_line_wins(self):

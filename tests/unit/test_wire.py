@@ -92,3 +92,12 @@ def test_every_public_method_is_a_route_with_a_docstring() -> None:
     assert len({(route.verb, route.path) for route in ROUTES.values()}) == len(ROUTES)
     assert ROUTES["get"].absent == "default"
     assert [param.name for param in ROUTES["get"].params] == ["key"]
+
+
+@pytest.mark.parametrize("accept", ["", MSGPACK])
+def test_an_answer_that_cannot_be_written_is_our_fault(accept: str) -> None:
+    deep: list[object] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(Internal, match="the answer cannot be written: RecursionError"):
+        encode_result(deep, accept)

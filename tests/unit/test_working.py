@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,7 +13,19 @@ import pytest
 from noobly.core.errors import ConfigError, InvalidArgument, NotFound, RateLimited, Unavailable
 from noobly.core.scope import Environment
 from noobly.testing import FakeClock, FixedChance
-from noobly.working import Bounds, JobContext, JobInfo, JobSpec, State, Task, Tasks, Verdict, open_jobs, scripts
+from noobly.working import (
+    Bounds,
+    JobContext,
+    JobFailed,
+    JobInfo,
+    JobSpec,
+    State,
+    Task,
+    Tasks,
+    Verdict,
+    open_jobs,
+    scripts,
+)
 from noobly.working.driver import Added, Beat, Hold, NewJob, Retrying
 from noobly.working.providers._flows import known_parents
 from noobly.working.records import Settled
@@ -320,3 +333,11 @@ async def test_handles_say_whose_they_are(jobs):
 def test_a_task_added_by_hand():
     task = Tasks().add(Task("by hand", plain, Rules()))
     assert task(1) == "plain"
+
+
+async def test_a_script_that_was_added_as_a_plain_job_has_its_time_too(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text("import time\n\n\ndef run(data):\n    time.sleep(60)\n")
+    async with open_jobs("memory://", activities=str(tmp_path), script_timeout=0.5) as jobs:
+        job = await jobs.enqueue(scripts.TASK, {"path": "slow.py"}, queue=scripts.QUEUE)
+        with pytest.raises(JobFailed, match=r"0\.5 s"):
+            await job.result(timeout=PATIENCE)

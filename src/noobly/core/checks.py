@@ -10,7 +10,7 @@ from typing import Protocol
 
 import msgspec
 
-from noobly.core.errors import InvalidArgument, TooLarge
+from noobly.core.errors import InvalidArgument, NooblyError, TooLarge
 
 Checked = Callable[[object], None]
 
@@ -126,14 +126,34 @@ class Many(msgspec.Struct, frozen=True):
         most, each = self.most, self.each.compile(name, limits)
 
         def check(value: object) -> None:
-            if not isinstance(value, list | tuple):
-                raise InvalidArgument(f"{name} must be a list, not {type(value).__name__}")
-            if len(value) > most:
-                raise TooLarge(f"{name} has {len(value)} members; {most} is the most in one call")
+            if not isinstance(value, list | tuple) or len(value) > most:
+                raise _no_such_list(name, value, most)
             for member in value:
                 each(member)
 
         return check
+
+
+class Few(msgspec.Struct, frozen=True):
+    """A list or tuple of at most ``most`` members, whatever they are."""
+
+    most: int
+
+    def compile(self, name: str, limits: Limits) -> Checked:
+        """Return the compiled check."""
+        most = self.most
+
+        def check(value: object) -> None:
+            if not isinstance(value, list | tuple) or len(value) > most:
+                raise _no_such_list(name, value, most)
+
+        return check
+
+
+def _no_such_list(name: str, value: object, most: int) -> NooblyError:
+    if not isinstance(value, list | tuple):
+        return InvalidArgument(f"{name} must be a list, not {type(value).__name__}")
+    return TooLarge(f"{name} has {len(value)} members; {most} is the most in one call")
 
 
 class Pairs(msgspec.Struct, frozen=True):

@@ -57,6 +57,11 @@ UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 """What decoding raises for damaged bytes."""
 
 
+def readable(text: str) -> str:
+    """Return text that UTF-8 can carry: each half of a surrogate pair, which error texts may hold, becomes a "?"."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
 def damaged(subject: str, error: Exception) -> Damaged:
     """Return the error for bytes that could not be decoded."""
     return Damaged(f"the stored value of {subject} is damaged: {error}")

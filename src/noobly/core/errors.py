@@ -6,6 +6,7 @@
     ├── Unauthenticated        401  no credentials, or wrong ones
     ├── PermissionDenied       403  valid credentials that may not do this
     ├── NotFound               404
+    │   └── NoRoute            404  the server has no such instance or operation, whatever would be in it
     ├── AlreadyExists          409
     ├── Conflict               409  somebody else changed or holds it
     ├── PreconditionFailed     412
@@ -84,6 +85,12 @@ class NotFound(NooblyError):
 
     code = "not_found"
     status = 404
+
+
+class NoRoute(NotFound):
+    """The server has no such instance or operation; what was asked for may well exist elsewhere."""
+
+    code = "no_route"
 
 
 class AlreadyExists(NooblyError):

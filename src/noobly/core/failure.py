@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import traceback
+from pathlib import Path
+from types import TracebackType
 
 from noobly.core.errors import InvalidArgument
 
@@ -10,6 +12,7 @@ LONGEST = 4000
 """Characters kept of an error, and of a traceback."""
 
 _LONGEST_PAUSE = 1e7
+_HERE = str(Path(__file__).parent.parent)
 
 
 def storable(text: str) -> str:
@@ -27,10 +30,18 @@ def error_text(error: BaseException) -> str:
     return storable(f"{name}: {text[:LONGEST]}")[:LONGEST]
 
 
+def cause(error: BaseException) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return an exception as ``logging`` takes it, without the suite's own calls before a handler's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    return type(error), error, trace or error.__traceback__
+
+
 def trace_text(error: BaseException) -> str:
     """Return the last ``LONGEST`` characters of an exception's traceback; nothing is raised."""
     try:
-        return storable("".join(traceback.format_exception(error)).rstrip()[-LONGEST:])
+        return storable("".join(traceback.format_exception(*cause(error))).rstrip()[-LONGEST:])
     except BaseException:  # noqa: BLE001 - as above
         return error_text(error)
 

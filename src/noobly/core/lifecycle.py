@@ -38,6 +38,27 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
+    async def complete(self, work: Coroutine[object, object, T], name: str) -> T:
+        """Do work to its end, also where the caller is cancelled meanwhile; the cancellation goes on afterwards.
+
+        Args:
+            work: What must not be left half done; it ends by itself before long.
+            name: What it is, for the name of its task.
+
+        Returns:
+            What the work returns.
+        """
+        task = self.spawn(work, name)
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait((task,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        return task.result()
+
     def _done(self, task: asyncio.Task[T]) -> None:
         self._running.discard(task)
         if task.cancelled():

@@ -27,6 +27,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         name: The method's name, which is also the name in metrics, spans and logs.
         idempotent: Doing it twice is the same as once, so it may be retried.
         waits: It may wait for something to come, such as a message, and so takes long where all is well.
+        lasts: It takes as long as its arguments ask for, so the policy's deadline is not for it.
         needs: The capability a provider must have, or None for core operations.
         checks: Position, name and check of each argument that has one.
         now: The name of its immediate form, which a provider may have; None where it has none.
@@ -37,6 +38,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     idempotent: bool
     waits: bool = False
+    lasts: bool = False
     needs: Capability | None = None
     checks: tuple[tuple[int, str, Check], ...] = ()
     now: str | None = None

@@ -62,6 +62,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
         doc: The method's docstring.
         streams: It is an async iterator, whose items travel one by one as server-sent events.
         waits: It waits for something, and takes it in hand; it is cancelled when its caller leaves.
+        lasts: It takes as long as its arguments ask for; it is cancelled when its caller leaves.
+        undo: The method that takes back what it returned, where that reaches nobody.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     doc: str
     streams: bool = False
     waits: bool = False
+    lasts: bool = False
+    undo: str | None = None
 
 
 class _Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +94,8 @@ class _Mark(msgspec.Struct, frozen=True, kw_only=True):
     local: tuple[str, ...] = ()
     streams: bool = False
     waits: bool = False
+    lasts: bool = False
+    undo: str | None = None
 
 
 def public(
@@ -103,6 +109,8 @@ def public(
     fails_open: Callable[[], object] | None = None,
     local: Sequence[str] = (),
     waits: bool = False,
+    lasts: bool = False,
+    undo: str | None = None,
 ) -> Callable[[Method], Method]:
     """Declare a method of a portable type as public.
 
@@ -117,6 +125,9 @@ def public(
             which is down answers too. With ``absent``, the caller's own value is that answer.
         local: Arguments that stay with the caller.
         waits: It waits for something and takes it in hand, so the server cancels it when its caller leaves.
+        lasts: It takes as long as its arguments ask for; the server cancels it likewise, and the remote client waits.
+        undo: The name of the method that takes back what this one returned: the server calls it with the result that
+            reaches nobody, for its caller has left.
     """
     return _marking(
         _Mark(
@@ -129,6 +140,8 @@ def public(
             fails_open=fails_open,
             local=(*local, *([absent] if absent else [])),
             waits=waits,
+            lasts=lasts,
+            undo=undo,
         )
     )
 
@@ -197,6 +210,8 @@ def _route(name: str, member: Callable[..., object], mark: _Mark) -> Route:
         doc=inspect.getdoc(member) or "",
         streams=mark.streams,
         waits=mark.waits,
+        lasts=mark.lasts,
+        undo=mark.undo,
     )
 
 

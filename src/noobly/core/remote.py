@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar, cast
 from noobly.core.binding import Layer, wrap
 from noobly.core.checks import Limits
 from noobly.core.config import Config
-from noobly.core.errors import Closed, NooblyError, NotFound
+from noobly.core.errors import Closed, NooblyError, NoRoute, NotFound
 from noobly.core.lifecycle import Portable
 from noobly.core.operation import Call, Driver, Operation
 from noobly.core.public import Route, routes
@@ -90,8 +90,8 @@ class Remote:
         accept = MSGPACK if wanted in (object, route.returns) else JSON
         try:
             answer = await self._calls[route.name](outgoing(route, arguments), accept)
-        except NotFound:
-            if route.absent is None:
+        except NotFound as error:
+            if route.absent is None or isinstance(error, NoRoute):
                 raise
             return missing
         except NooblyError as error:
@@ -126,7 +126,9 @@ def _bound(service: str, route: Route, caller: Caller, layers: Sequence[Layer]) 
     async def follow(prepared: Outgoing) -> object:
         return await caller.follow(service, route, prepared)
 
-    declared = Operation(service=service, name=route.name, idempotent=route.idempotent, waits=route.waits)
+    declared = Operation(
+        service=service, name=route.name, idempotent=route.idempotent, waits=route.waits, lasts=route.lasts
+    )
     return wrap(declared, caller, follow if route.streams else call, layers)
 
 

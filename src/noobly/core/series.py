@@ -39,6 +39,9 @@ from noobly.core.lines import (
 OVERFLOW = "other"
 """The label value that stands for all values past an instrument's cap."""
 
+_MOST_FOLDED = 100
+"""Series for what comes past the cap; what does not fit into these either is one series."""
+
 _log = logging.getLogger("noobly.metrics")
 
 
@@ -173,13 +176,17 @@ class Source(Collector):
 
 
 class Family(Source, Generic[S]):
-    """A metric with its series by label values, at most ``cap`` of them; later ones are one series named ``other``."""
+    """A metric with its series by label values, at most ``cap`` of them, and a few for all that come later.
+
+    Of those the label that has the most values says ``other``, and the rest stays true.
+    """
 
     def __init__(self, head: Head, cap: int) -> None:
         super().__init__(head)
         self.cap = cap
         self.series: dict[tuple[str, ...], S] = {}
-        self._overflow: S | None = None
+        self._folded: dict[tuple[str, ...], S] = {}
+        self._widest: int | None = None
         self._adding = Lock()
 
     @abstractmethod
@@ -205,23 +212,31 @@ class Family(Source, Generic[S]):
                 return self.series[values]
             if len(self.series) < self.cap:
                 return self.series.setdefault(values, self._make(values))
-            if self._overflow is None:
-                self._overflow = self._make(tuple(OVERFLOW for _ in values))
-                self._warn()
-            return self._overflow
+            return self._fold(values)
 
-    def _warn(self) -> None:
+    def _fold(self, values: tuple[str, ...]) -> S:
+        if self._widest is None:
+            self._widest = widest(self.series)
+            self._warn(self.head.labels[self._widest])
+        folded = (*values[: self._widest], OVERFLOW, *values[self._widest + 1 :])
+        if folded not in self._folded and len(self._folded) >= _MOST_FOLDED:
+            folded = tuple(OVERFLOW for _ in values)
+        # A label may have been "other" all along.
+        found = self.series.get(folded) or self._folded.get(folded)
+        return self._folded.setdefault(folded, self._make(folded)) if found is None else found
+
+    def _warn(self, label: str) -> None:
         _log.warning(
             "the metric %s has %d series, its most; further ones are counted as %r: the label %s has the most values",
             self.head.name,
             self.cap,
             OVERFLOW,
-            widest(self.head.labels, self.series),
+            label,
         )
 
     def all(self) -> list[S]:
-        """Return all series, the overflow last."""
-        return [*self.series.values(), *([self._overflow] if self._overflow is not None else [])]
+        """Return all series, those of what came later last."""
+        return [*self.series.values(), *self._folded.values()]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
         """Yield the series so many at a time, each part as it is when it is asked for."""
@@ -240,10 +255,10 @@ class Family(Source, Generic[S]):
         return dict(zip(self.head.labels, series.values, strict=True))
 
 
-def widest(names: Sequence[str], series: Iterable[tuple[str, ...]]) -> str:
-    """Return the name of the label with the most values."""
+def widest(series: Iterable[tuple[str, ...]]) -> int:
+    """Return the place of the label with the most values."""
     counts = [len(set(column)) for column in zip(*series, strict=True)]
-    return max(zip(counts, names, strict=True), default=(0, "none"))[1]
+    return counts.index(max(counts)) if counts else 0
 
 
 N = TypeVar("N", bound=Number)

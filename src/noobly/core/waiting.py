@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TypeVar
 
 from noobly.core.scope import Policy
@@ -14,6 +15,17 @@ SLICE = 2.0
 """Seconds that one call may wait at most."""
 
 
+class Ending:
+    """Whether a server has begun to end, so that calls which came by it wait no longer and return what there is."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+
+ENDING: ContextVar[Ending | None] = ContextVar("noobly_ending", default=None)
+"""The end of the server that a call came by, where it came by one."""
+
+
 def slice_of(policy: Policy) -> float:
     """Return the seconds that one call may wait, so that its answer comes well before its deadline."""
     return min(SLICE, 0.4 * policy.timeout)
@@ -22,7 +34,7 @@ def slice_of(policy: Policy) -> float:
 async def awaited(
     ask: Callable[[float], Awaitable[T]], wait: float, slice: float, *, enough: Callable[[T], bool] = bool
 ) -> T:
-    """Ask until the answer is enough or the time is over; return the last answer.
+    """Ask until the answer is enough, the time is over or the server ends; return the last answer.
 
     Args:
         ask: Asks once; gets the seconds that it may wait, and may answer sooner.
@@ -30,11 +42,12 @@ async def awaited(
         slice: Seconds of one call, at most.
         enough: Says whether to ask no more; by default any answer is enough that is not empty.
     """
+    ending = ENDING.get()
     now = asyncio.get_running_loop().time
     until = now() + wait
     left = wait
     while True:
         found = await ask(min(left, slice))
         left = until - now()
-        if left <= 0 or enough(found):
+        if left <= 0 or enough(found) or (ending is not None and ending.begun):
             return found

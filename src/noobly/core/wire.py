@@ -6,11 +6,13 @@ JSON is the default. msgpack (``application/msgpack``) keeps bytes inside values
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from types import NoneType
-from typing import NamedTuple, cast
-from urllib.parse import urlencode
+from typing import NamedTuple, cast, get_args
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
@@ -22,6 +24,10 @@ JSON = "application/json"
 MSGPACK = "application/msgpack"
 RAW = "application/octet-stream"
 STREAM = "text/event-stream"
+
+_SHOWN = 100
+"""Characters of a wrong name that are shown."""
+_UNKNOWN = re.compile("unknown field `(.+?)`", re.DOTALL)
 
 
 class Outgoing(NamedTuple):
@@ -68,7 +74,18 @@ def _checked(route: Route, param: Param, value: object) -> object:
     try:
         return msgspec.convert(value, param.type)
     except msgspec.ValidationError as error:
-        raise InvalidArgument(f"{route.name}: {param.name}: {error}") from error
+        raise InvalidArgument(f"{route.name}: {param.name}: {_told(str(error), param.type)}") from error
+
+
+def _told(message: str, wanted: object) -> str:
+    """Return what is wrong with an argument, with the nearest field where one is unknown."""
+    unknown = _UNKNOWN.search(message)
+    if unknown is None:
+        return message
+    fields = [name for part in (wanted, *get_args(wanted)) for name in getattr(part, "__struct_fields__", ())]
+    near = difflib.get_close_matches(unknown[1], fields, 1)
+    told = message.replace(unknown[1], unknown[1][:_SHOWN])
+    return f"{told}; did you mean {near[0]}?" if near else told
 
 
 def _query(arguments: Mapping[str, object]) -> str:
@@ -85,6 +102,18 @@ def _text(value: object) -> str:
     if isinstance(value, Enum):
         return _text(value.value)
     return value if isinstance(value, str) else repr(value)
+
+
+def query_of(sent: bytes) -> list[tuple[str, str]]:
+    """Return the names and texts of a query.
+
+    Raises:
+        InvalidArgument: It is not UTF-8; nothing of it may become another text.
+    """
+    try:
+        return parse_qsl(sent.decode(), keep_blank_values=True, errors="strict")
+    except ValueError as error:
+        raise InvalidArgument(f"the query is not percent-encoded UTF-8: {error}") from error
 
 
 def incoming(route: Route, query: Sequence[tuple[str, str]], body: bytes, content_type: str) -> dict[str, object]:
@@ -109,7 +138,9 @@ def _from_query(route: Route, query: Iterable[tuple[str, str]]) -> dict[str, obj
     found: dict[str, list[str]] = {}
     for name, text in query:
         if name not in known:
-            raise InvalidArgument(f"{route.name} has no argument {name!r}; it takes {', '.join(known) or 'none'}")
+            raise InvalidArgument(
+                f"{route.name} has no argument {name[:_SHOWN]!r}; it takes {', '.join(known) or 'none'}"
+            )
         found.setdefault(name, []).append(text)
     return {name: _converted(route, known[name], texts) for name, texts in found.items()}
 
@@ -130,7 +161,7 @@ def _from_body(route: Route, body: object) -> dict[str, object]:
     carried: dict[str, object] = {}
     for name, value in body.items():
         if name not in known:
-            raise InvalidArgument(f"{route.name} has no argument {name!r}; it takes {', '.join(known)}")
+            raise InvalidArgument(f"{route.name} has no argument {name!r:.100}; it takes {', '.join(known)}")
         carried[name] = _checked(route, known[name], value)
     return carried
 
@@ -151,12 +182,19 @@ def decode_body(body: bytes, content_type: str) -> object:
 
 
 def encode_result(result: object, accept: str) -> tuple[bytes, str]:
-    """Return an answer's body and its content type: raw bytes as they are, else what the caller accepts."""
-    if MSGPACK in accept:
-        return _packed(result)
-    if isinstance(result, bytes):
-        return result, RAW
-    return msgspec.json.encode(result), JSON
+    """Return an answer's body and its content type: raw bytes as they are, else what the caller accepts.
+
+    Raises:
+        Internal: The answer cannot be written, as where it is nested too deep.
+    """
+    try:
+        if MSGPACK in accept:
+            return _packed(result)
+        if isinstance(result, bytes):
+            return result, RAW
+        return msgspec.json.encode(result), JSON
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Internal(f"the answer cannot be written: {type(error).__name__}: {error}") from error
 
 
 def decode_result(route: Route, body: bytes, content_type: str, type: object) -> object:

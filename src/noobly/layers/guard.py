@@ -16,11 +16,15 @@ from noobly.layers.classify import classify
 from noobly.layers.deadline import Sweep
 from noobly.layers.limit import Gate
 
+_LASTING = 10_800.0
+"""Seconds of the deadline of calls that take as long as their arguments ask for."""
+
 
 def guard(scope: Scope, circuit: Breaker) -> Layer:
     """Guard the calls of one instance; what an in-process provider raises is classified, and it needs no more."""
     policy = scope.policy
-    sweep, gate = Sweep(policy.timeout), Gate(policy.concurrency, policy.waiting)
+    sweep, long = Sweep(policy.timeout), Sweep(max(policy.timeout, _LASTING))
+    gate = Gate(policy.concurrency, policy.waiting)
     waits = Gate(
         max(policy.concurrency, policy.waiting), 0
     )  # Those that wait for something to come would take all places, and do nothing.
@@ -30,7 +34,8 @@ def guard(scope: Scope, circuit: Breaker) -> Layer:
         if driver.in_process:
             return classified(operation, driver, inner)
         recover = recovery(scope, operation, driver, inner)
-        return _guarded(operation, inner, recover, circuit, sweep, waits if operation.waits else gate)
+        deadline, places = long if operation.lasts else sweep, waits if operation.waits else gate
+        return _guarded(operation, inner, recover, circuit, deadline, places)
 
     return layer
 

@@ -8,7 +8,7 @@ from noobly.logging.options import LevelName
 from noobly.logging.record import Attributes, ExceptionInfo, Record
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A record to be written that was made elsewhere: in a browser, by another program.
 
     Args:

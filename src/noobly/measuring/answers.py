@@ -17,7 +17,7 @@ Moment = float | datetime
 """A point in time: seconds since the epoch, or a ``datetime`` with a time zone."""
 
 
-class SampleIn(msgspec.Struct, frozen=True, kw_only=True):
+class SampleIn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One measurement on its way in.
 
     Args:

@@ -1,7 +1,8 @@
 """Queueing: messages delivered at least once under a lease, with dead letters, on any provider."""
 
-from noobly.queueing.consuming import Consumption, Message
+from noobly.queueing.consuming import Consumption
 from noobly.queueing.driver import Can
+from noobly.queueing.holding import Message
 from noobly.queueing.messages import (
     DeadLetter,
     Delivery,

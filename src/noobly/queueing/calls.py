@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Sequence
 from noobly.core.joining import Gather
 from noobly.core.lifecycle import Tasks
 from noobly.layers.spans import tracing
-from noobly.queueing.driver import Failure, Posted, QueueDriver, Sent
+from noobly.queueing.driver import Posted, QueueDriver, Sent
 from noobly.queueing.handing import Hands
 from noobly.queueing.messages import Delivery
-from noobly.queueing.packing import receipt_of
+from noobly.queueing.receipts import receipt_of
 
 _TOGETHER = 1000
 """Messages received, or receipts, of joined calls."""
@@ -103,12 +103,8 @@ class Calls:
     def _unclaimed(self, key: tuple[str, float], share: Found) -> None:
         """Give back what nobody waits for any more, so that others need not wait for the end of its lease."""
         queue, _ = key
-        failures = [Failure(receipt_of(one.receipt), 0.0, "") for one in share]
-        if failures:
-            self._tasks.spawn(self._give_back(queue, failures), f"giving back to queue {queue!r}")
-
-    async def _give_back(self, queue: str, failures: Sequence[Failure]) -> None:
-        await self._driver.nack(queue, failures)
+        if receipts := [receipt_of(one.receipt) for one in share]:
+            self._tasks.spawn(self._hands.give_back(queue, receipts), f"giving back to queue {queue!r}")
 
 
 def _weight(message: Posted) -> int:

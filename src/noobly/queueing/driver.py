@@ -37,6 +37,7 @@ class Can(Capability):
     ERRORS = "keep a message's first and last error between deliveries"
     PEEK = "show messages without delivering them"
     PAUSE = "hold a queue back for all its consumers"
+    UNCOUNT = "take back a delivery that nobody has worked on"
 
 
 class Posted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -110,11 +111,14 @@ class Failure(msgspec.Struct, frozen=True, gc=False):
         receipt: Which delivery.
         delay: Seconds before which it is not delivered again; a group that keeps its order waits with it.
         reason: The error, empty for none.
+        counts: The delivery counts; else, with ``Can.UNCOUNT``, it is taken back, for nobody has worked on the message.
+            Those of a dead letter may count all the same, for it does not die of them.
     """
 
     receipt: str
     delay: float
     reason: str
+    counts: bool = True
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ Value = Any
 """What was sent, after a trip through the codec; a queue with a type has it checked and converted."""
 
 
-class Outbound(msgspec.Struct, frozen=True, kw_only=True):
+class Outbound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One message of ``send_many``; the fields are the arguments of ``send``."""
 
     message: Value
@@ -53,6 +53,8 @@ class Delivery(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True):
         headers: What travelled beside it.
         first_error: Why it was first given back; empty where it never was.
         last_error: Why it was last given back.
+        correlation_id: That of the request that sent it; empty outside of requests.
+        traceparent: The trace it was sent in (W3C Trace Context); empty where there was none.
     """
 
     id: str
@@ -66,6 +68,8 @@ class Delivery(msgspec.Struct, Generic[T_co], frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     first_error: str = ""
     last_error: str = ""
+    correlation_id: str = ""
+    traceparent: str = ""
 
 
 class Peeked(msgspec.Struct, frozen=True, kw_only=True):

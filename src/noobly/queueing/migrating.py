@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import cast
 
-import msgspec
-
 from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply, classify
 from noobly.clients.redis_config import RedisConfig, redis_client
+from noobly.core.codec import DECODE_JSON, UNREADABLE
 from noobly.core.config import load, parse_url
-from noobly.core.errors import Internal, InvalidArgument, Unavailable
+from noobly.core.errors import Internal, InvalidArgument, TooLarge, Unavailable
 from noobly.core.scope import Environment
 from noobly.queueing.messages import Outbound
 from noobly.queueing.queues import Queues
 
 _MOST = 1000
+
+_log = logging.getLogger("noobly.queueing")
 
 
 @asynccontextmanager
@@ -58,11 +60,12 @@ async def migrate(
     batch: int = 100,
     advance: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Move all messages of a nooblyjs list to a queue, the oldest first; what is no JSON goes as text.
+    """Move all messages of a nooblyjs list to a queue, the oldest first; what is no JSON goes as text, or as bytes.
 
     Nothing is lost: messages wait in the list ``<key>:migrating`` until they are sent. Calling it again after an
     interruption goes on there; it may send again up to ``batch`` messages whose sending was interrupted. No two calls
-    may move the same list at once; nooblyjs may go on pushing.
+    may move the same list at once; nooblyjs may go on pushing. A message that is too large for the queue is put into
+    the list ``<key>:refused``, and a warning is logged.
 
     Args:
         client: Connected to the server that holds the list.
@@ -84,7 +87,7 @@ async def migrate(
         raise InvalidArgument(f"batch must be a whole number of 1 to {_MOST}, not {batch!r}")
     aside, moved = _aside(key), 0
     while texts := await _put_aside(client, key, aside, batch):
-        moved += await _send(client, aside, texts, queues, queue)
+        moved += await _send(client, key, texts, queues, queue)
         advance(len(texts))
     return moved
 
@@ -102,21 +105,43 @@ async def _put_aside(client: RedisClient, key: str, aside: str, batch: int) -> l
     return [text for text in found if isinstance(text, bytes)]
 
 
-async def _send(client: RedisClient, aside: str, texts: Sequence[bytes], queues: Queues, queue: str) -> int:
-    sent = await queues.send_many(queue, [Outbound(message=_message(text)) for text in texts])
+async def _send(client: RedisClient, key: str, texts: Sequence[bytes], queues: Queues, queue: str) -> int:
+    """Send messages; where they are too large together, one by one."""
+    try:
+        sent = await queues.send_many(queue, [Outbound(message=_message(text)) for text in texts])
+    except TooLarge as error:
+        if len(texts) > 1:
+            return sum([await _send(client, key, [text], queues, queue) for text in texts])
+        await _refuse(client, key, texts[0], error)
+        return 0
+    aside = _aside(key)
     done = [text for text, receipt in zip(texts, sent, strict=True) if not receipt.error]
     await _all(client, [("LREM", aside, -1, text) for text in done])
     if len(done) < len(texts):
-        error = next(receipt.error for receipt in sent if receipt.error)
-        raise Unavailable(f"queue {queue!r} did not take a message, which waits in the list {aside!r}: {error}")
+        reason = next(receipt.error for receipt in sent if receipt.error)
+        raise Unavailable(f"queue {queue!r} did not take a message, which waits in the list {aside!r}: {reason}")
     return len(done)
+
+
+async def _refuse(client: RedisClient, key: str, text: bytes, error: TooLarge) -> None:
+    """Put a message where it holds nothing up; interrupted between the two, it is there twice, but not lost."""
+    refused = f"{key}:refused"
+    await _all(client, [("LPUSH", refused, text), ("LREM", _aside(key), -1, text)])
+    _log.warning("a message of the list %r stays behind, in the list %r: %s", key, refused, error)
 
 
 def _message(text: bytes) -> object:
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
-        return text.decode(errors="replace")
+        return DECODE_JSON(text)
+    except UNREADABLE:
+        return _text(text)
+
+
+def _text(text: bytes) -> str | bytes:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        return text
 
 
 async def _all(client: RedisClient, commands: Sequence[Command]) -> list[Reply]:

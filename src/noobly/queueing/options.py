@@ -23,7 +23,8 @@ class QueueOptions(Config, frozen=True, kw_only=True):
         dedup_window: Seconds for which a ``dedup`` key is remembered.
         ttl: Seconds after which a message that nobody has received is dropped; None for never.
         groups: What ``group`` means: ``ordered``: its messages are delivered one after another, in order; ``fair``: it
-            is a tenant, and tenants are served in turn; ``both``: ordered within, in turn between them.
+            is a tenant, and tenants are served in turn, among them those without one, together; ``both``: ordered
+            within, in turn between them.
         group_failure: What a message of an ordered group does that was given back: ``block``: its group waits for it;
             ``dead``: it goes to the dead letters at once, and the group goes on.
         codec: ``json`` or ``msgpack``, for messages that are not bytes.

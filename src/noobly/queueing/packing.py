@@ -10,29 +10,37 @@ from noobly.core.checks import Limits, Text
 from noobly.core.clock import Clock, Seconds, fresh_id, pause, seconds
 from noobly.core.codec import DECODE_JSON, UNREADABLE, Codec, Damaged, damaged, decode, encode
 from noobly.core.errors import InvalidArgument, TooLarge, Unsupported
-from noobly.queueing.driver import RECEIPT, Can, Leased, Posted, QueueDriver
+from noobly.queueing.driver import Can, Leased, Posted, QueueDriver
+from noobly.queueing.following import bound, origin
 from noobly.queueing.messages import DeadLetter, Delivery, Outbound, Peeked
 from noobly.queueing.options import QueueOptions
+from noobly.queueing.receipts import receipt
 
 _NAME = Text(1, 256).compile("the name", Limits())
 _HEADER = Text(0, 1024 * 1024).compile("a header", Limits())
 _REASON = Text(0, 1024 * 1024).compile("reason", Limits())
 _REASON_KEPT = 1000
-_RECEIPT = RECEIPT.compile("the receipt", Limits())
-_KINDS, _DIGITS = frozenset("gm"), frozenset("0123456789")
 _HEADER_BYTES = 16 * 1024
+_BYTES = (bytes, bytearray, memoryview)
+_NO_GROUP = "\x00none"
+"""The tenant that messages without a group are, so that they take turns with the others."""
 
 Asked = tuple[Seconds | None, Seconds | None, str | None, str | None, dict[str, str] | None]
 """What may be asked for a message: delay, time to live, dedup key, group, headers."""
 _NOTHING_ASKED: Asked = (None, None, None, None, None)
 
 
-class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename={"codec": "c", "expires": "x", "headers": "h"}):
+_SHORT = {"codec": "c", "expires": "x", "headers": "h", "correlation_id": "i", "traceparent": "t"}
+
+
+class _Envelope(msgspec.Struct, frozen=True, omit_defaults=True, rename=_SHORT):
     """What travels beside a body; a message of somebody else's has none and is read as JSON."""
 
     codec: int = Codec.JSON
     expires: float = 0.0
     headers: dict[str, str] = {}
+    correlation_id: str = ""
+    traceparent: str = ""
 
 
 _PLAIN = _Envelope()
@@ -51,7 +59,8 @@ class Packer:
         self._most = min(options.message_bytes, driver.limits.value_bytes)
         self._ordered = options.groups != "fair"
         self._fair = options.groups != "ordered"
-        self._simple = self._codec is Codec.JSON and options.ttl is None
+        self._groupless = _NO_GROUP if self._fair and Can.FAIR in driver.features else None
+        self._simple = self._codec is Codec.JSON and options.ttl is None and self._groupless is None
 
     def one(self, queue: str, message: object, priority: int, asked: Asked) -> Posted:
         """Return a message ready to be stored, by the shorter way where nothing is asked; see ``pack``."""
@@ -71,7 +80,7 @@ class Packer:
 
     def plain(self, queue: str, message: object) -> Posted:
         """Return a message of which nothing is asked but that it is delivered; see ``pack``."""
-        if not self._simple or isinstance(message, bytes | bytearray | memoryview):
+        if not self._simple or isinstance(message, _BYTES) or bound():
             return self.pack(queue, Outbound(message=message))
         return Posted(id=fresh_id(), body=self._body(queue, message, Codec.JSON))
 
@@ -93,7 +102,7 @@ class Packer:
             raise InvalidArgument(f"priority must be a whole number of 0 to 9, not {one.priority!r}")
         _check_name(one.dedup, "dedup")
         _check_name(one.group, "group")
-        codec = Codec.RAW if isinstance(one.message, bytes | bytearray | memoryview) else self._codec
+        codec = Codec.RAW if isinstance(one.message, _BYTES) else self._codec
         posted = Posted(
             id=fresh_id(),
             body=self._body(queue, one.message, codec),
@@ -103,7 +112,7 @@ class Packer:
             dedup=one.dedup,
             window=self._options.dedup_window,
             group=one.group if self._ordered else None,
-            tenant=one.group if self._fair else None,
+            tenant=(one.group or self._groupless) if self._fair else None,
         )
         if posted.priority or posted.delay or posted.dedup or posted.group or posted.tenant:
             self.admit(posted)
@@ -128,11 +137,12 @@ class Packer:
 
     def _envelope(self, one: Outbound, codec: Codec) -> str:
         ttl = seconds(one.ttl, "ttl") or self._options.ttl
-        if not ttl and codec is Codec.JSON and one.headers == {}:
+        follows = bound()
+        if not ttl and codec is Codec.JSON and one.headers == {} and not follows:
             return ""
         expires = self._now() + pause(one.delay, "delay") + ttl if ttl else 0.0
-        envelope = _Envelope(int(codec), expires, checked_headers(one.headers))
-        return _written(envelope)
+        identity, traceparent = origin() if follows else ("", "")
+        return _written(_Envelope(int(codec), expires, checked_headers(one.headers), identity, traceparent))
 
     def expired(self, leased: Leased) -> bool:
         """Return whether a message's time to live has ended before anybody received it."""
@@ -156,10 +166,12 @@ class Packer:
             deliveries=leased.deliveries,
             sent_at=leased.sent_at,
             priority=message.priority,
-            group=message.group or message.tenant,
+            group=message.group or _tenant(message),
             headers=envelope.headers if message.headers else {},
             first_error=message.first_error,
             last_error=message.last_error,
+            correlation_id=envelope.correlation_id,
+            traceparent=envelope.traceparent,
         )
 
     def peeked(self, queue: str, leased: Leased) -> Peeked:
@@ -172,7 +184,7 @@ class Packer:
             deliveries=leased.deliveries,
             sent_at=leased.sent_at,
             priority=message.priority,
-            group=message.group or message.tenant,
+            group=message.group or _tenant(message),
             headers=headers,
             first_error=message.first_error,
             last_error=message.last_error,
@@ -203,45 +215,6 @@ def unending(headers: str) -> str:
     except (msgspec.DecodeError, ValueError):
         return headers
     return _written(msgspec.structs.replace(envelope, expires=0.0)) if envelope.expires else headers
-
-
-class Handed(msgspec.Struct, frozen=True, gc=False):
-    """What a user's receipt says: the driver's receipt, how often the message was delivered, whether it has a group."""
-
-    receipt: str
-    deliveries: int
-    grouped: bool
-
-
-def receipt(leased: Leased) -> str:
-    """Return the receipt that a user gets for a delivery."""
-    return f"{leased.deliveries}{'g' if leased.message.group else 'm'}{leased.receipt}"
-
-
-def receipt_of(text: str) -> str:
-    """Return the driver's receipt in a user's one, by the shorter way where the message was delivered up to nine times.
-
-    Raises:
-        InvalidArgument: It is none.
-    """
-    if type(text) is str and text[1:2] in _KINDS and text[0] in _DIGITS and text.isascii() and 2 < len(text) <= 4096:
-        return text[2:]
-    return handed(text).receipt
-
-
-def handed(text: str) -> Handed:
-    """Return what a user's receipt says.
-
-    Raises:
-        InvalidArgument: It is none.
-    """
-    if type(text) is str:
-        digits = 1 if text[1:2] in _KINDS else len(text) - len(text.lstrip("0123456789"))
-        number, kind, driver = text[:digits], text[digits : digits + 1], text[digits + 1 :]
-        if kind in _KINDS and number.isdecimal() and number.isascii() and digits < 10:
-            _RECEIPT(driver)
-            return Handed(driver, int(number), kind == "g")
-    raise InvalidArgument("the receipt is not one that came with a delivery")
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -277,6 +250,10 @@ def _check_name(name: str | None, field: str) -> None:
         _NAME(name)
     except InvalidArgument as error:
         raise InvalidArgument(f"{field}: {error.message}") from error
+
+
+def _tenant(message: Posted) -> str | None:
+    return None if message.tenant == _NO_GROUP else message.tenant
 
 
 def _written(envelope: _Envelope) -> str:

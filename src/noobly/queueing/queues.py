@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import TypeVar, overload
 
 from noobly.core.clock import Seconds
-from noobly.core.codec import converted
-from noobly.core.errors import Conflict, TooLarge, Unavailable
+from noobly.core.errors import InvalidArgument, TooLarge, Unavailable
 from noobly.core.public import public
 from noobly.core.scope import Scope
 from noobly.core.waiting import awaited
 from noobly.queueing import events, names
+from noobly.queueing.admitting import admitted, refused
 from noobly.queueing.calls import Calls
-from noobly.queueing.driver import Failure, Posted, QueueDriver, Sent
+from noobly.queueing.driver import Posted, QueueDriver, Sent
 from noobly.queueing.handing import Hands
 from noobly.queueing.messages import (
     DeadLetter,
@@ -28,11 +28,13 @@ from noobly.queueing.messages import (
     Value,
 )
 from noobly.queueing.options import QueueOptions
-from noobly.queueing.packing import Packer, handed, receipt_of, told
+from noobly.queueing.packing import Packer
+from noobly.queueing.receipts import handed, receipt_of
 from noobly.queueing.redriving import Redrive
+from noobly.queueing.settling import Settling, stale
 from noobly.queueing.stats import Analytics
 from noobly.queueing.sugar import QueueSugar
-from noobly.queueing.waiting import LONGEST_WAIT, Leases, count, pause_for, waited
+from noobly.queueing.waiting import LONGEST_WAIT, Leases, count, waited
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -57,9 +59,10 @@ class Queues(QueueSugar):
         self._driver = driver
         self._leases = Leases(options, driver)
         self._packer = Packer(options, scope.environment.clock, driver)
-        self._hands = Hands(driver, self._packer, scope, options)
+        self._settling = Settling(driver, scope, options)
+        self._hands = Hands(driver, self._packer, self._settling, self._tasks, scope, options)
         self._calls = Calls(driver, self._hands, self._tasks)
-        self._redrive = Redrive(driver, self._packer.admit)
+        self._redrive = Redrive(driver, self._packer.admit, self._tasks)
         self._analytics = Analytics(scope, self.queues, self.stats, options.depth_queues)
         self._bus = scope.environment.bus
         self._where = (scope.service, scope.instance)
@@ -124,7 +127,7 @@ class Queues(QueueSugar):
         sent = await self._sent(queue, packed) if packed else []
         return [Receipt(id=one.id, duplicate=one.duplicate, error=one.error) for one in sent]
 
-    @public("POST", "receive", permission="write", waits=True)
+    @public("POST", "receive", permission="write", waits=True, undo="unreceived")
     async def poll(
         self, queue: str, *, max: int = 1, wait: Seconds | None = None, lease: Seconds | None = None
     ) -> list[Delivery[Value]]:
@@ -166,14 +169,18 @@ class Queues(QueueSugar):
     async def dequeue(self, queue: str, default: object = None, *, type: type[object] = object) -> object:
         """Receive one message and acknowledge it at once; ``default`` where there is none.
 
-        The message is lost if the program ends before it has done its work; ``receive`` and ``consume`` are safe.
+        The message is lost if the program ends before it has done its work; ``receive`` and ``consume`` are safe. One
+        that is not of ``type`` goes to the dead letters, and the next one comes; of a Noobly server, it is lost.
         """
-        found = await self.poll(queue)
-        if not found:
-            return default
-        value = converted(found[0].value, type, f"a message of queue {queue!r}")
-        await self.ack(queue, found[0].receipt)
-        return value
+        while found := await self.poll(queue):
+            try:
+                value = admitted(found[0], type).value
+            except InvalidArgument as error:
+                await refused(self, found[0], error.message)
+                continue
+            await self.ack(queue, found[0].receipt)
+            return value
+        return default
 
     @public("POST", "ack", permission="write", idempotent=True)
     async def ack(self, queue: str, receipt: str) -> None:
@@ -183,7 +190,7 @@ class Queues(QueueSugar):
             Conflict: The lease has ended; the message has been or will be delivered to somebody else.
         """
         if not await self._calls.ack(names.check(queue), receipt_of(receipt)):
-            raise _stale(queue, "acknowledged")
+            raise stale(queue, "acknowledged")
         self._tell_acked(queue, 1)
 
     @public("POST", "ack-many", permission="write", idempotent=True)
@@ -198,6 +205,8 @@ class Queues(QueueSugar):
     async def nack(self, queue: str, receipt: str, *, delay: Seconds | None = None, reason: str = "") -> Returned:
         """Give a message back, to be delivered again; after its last delivery it goes to the dead letters.
 
+        Dead letters that are received from their own queue stay there, however often.
+
         Args:
             queue: The queue.
             receipt: Which delivery.
@@ -208,26 +217,28 @@ class Queues(QueueSugar):
         Raises:
             Conflict: The lease has ended.
         """
-        which = handed(receipt)
-        options = self.options
-        if which.deliveries >= options.max_deliveries or (which.grouped and options.group_failure == "dead"):
-            await self._bury(queue, which.receipt, "exhausted", reason)
-            return Returned(0.0, dead=True)
-        pause = pause_for(delay, which.deliveries, options, self.scope.environment.chance)
-        given = await self._driver.nack(names.check(queue), [Failure(which.receipt, pause, told(reason))])
-        if not given[0]:
-            raise _stale(queue, "given back")
-        self._bus.emit(events.GivenBack(*self._where, queue, pause))
-        return Returned(pause)
+        return await self._settling.fail(names.check(queue), handed(receipt), delay, reason)
 
     @public("POST", "reject", permission="write")
     async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None:
-        """Put a message among the dead letters, for trying again would not help.
+        """Put a message among the dead letters, for trying again would not help; a dead letter stays one.
 
         Raises:
             Conflict: The lease has ended.
         """
-        await self._bury(queue, receipt_of(receipt), "rejected", reason)
+        await self._settling.bury(names.check(queue), handed(receipt), "rejected", reason)
+
+    @public("POST", "release-many", permission="write", idempotent=True)
+    async def release_many(self, queue: str, receipts: Sequence[str]) -> list[bool]:
+        """Give messages back that nobody has worked on, to be delivered again at once.
+
+        It is as if they had not been delivered, and none goes to the dead letters. Without ``Can.UNCOUNT`` the delivery
+        counts all the same.
+
+        Returns:
+            For each, whether its lease still stood.
+        """
+        return await self._settling.release(names.check(queue), receipts)
 
     @public("POST", "extend", permission="write", idempotent=True)
     async def extend(self, queue: str, receipt: str, lease: Seconds | None = None) -> None:
@@ -237,7 +248,7 @@ class Queues(QueueSugar):
             Conflict: It has ended already.
         """
         if not (await self.extend_many(queue, [receipt], lease))[0]:
-            raise _stale(queue, "kept")
+            raise stale(queue, "kept")
 
     @public("POST", "extend-many", permission="write", idempotent=True)
     async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]:
@@ -290,7 +301,7 @@ class Queues(QueueSugar):
         found = await self._driver.peek(names.dead(queue), count(skip, "skip", 0, 1_000_000), max)
         return [self._packer.dead_letter(queue, one) for one in found]
 
-    @public("POST", "redrive", permission="admin")
+    @public("POST", "redrive", permission="admin", lasts=True)
     async def redrive(
         self, queue: str, *, error: str = "", to: str | None = None, max: int = 1000, rate: float | None = None
     ) -> Redriven:
@@ -307,7 +318,7 @@ class Queues(QueueSugar):
         target = names.check(to if to is not None else queue)
         return await self._redrive.run(names.dead(queue), target, error, max, rate)
 
-    @public("POST", "move", permission="admin")
+    @public("POST", "move", permission="admin", lasts=True)
     async def move(self, queue: str, to: str, *, max: int = 1000, rate: float | None = None) -> Redriven:
         """Send messages of one queue to another instead; see ``redrive``."""
         return await self._redrive.run(names.check(queue), names.check(to), "", max, rate)
@@ -337,15 +348,3 @@ class Queues(QueueSugar):
         self._analytics.acknowledged(queue, count)
         if self._ackings.handlers:
             self._ackings.emit(events.Acknowledged(*self._where, queue, count))
-
-    async def _bury(self, queue: str, receipt: str, kind: str, reason: str) -> None:
-        if not await self._driver.bury(queue, names.dead(queue), Failure(receipt, 0.0, told(reason))):
-            raise _stale(queue, "put among the dead letters")
-        # The id is in nobody's hands here, for a receipt is all that came.
-        self._bus.emit(events.Died(*self._where, queue, "", kind))
-
-
-def _stale(queue: str, what: str) -> Conflict:
-    return Conflict(
-        f"a message of queue {queue!r} was not {what}, for its lease had ended; extend it in time, or lease it longer"
-    )

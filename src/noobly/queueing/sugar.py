@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TypeVar, Unpack, cast, overload
 
-from noobly.core.clock import Seconds, seconds
+from noobly.core.clock import Seconds, pause, seconds
 from noobly.core.config import Config
 from noobly.core.lifecycle import Portable, Tasks
 from noobly.core.scope import Scope
@@ -45,6 +45,8 @@ class QueueSugar(Portable, ABC):
     async def nack(self, queue: str, receipt: str, *, delay: Seconds | None = None, reason: str = "") -> Returned: ...
     @abstractmethod
     async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None: ...
+    @abstractmethod
+    async def release_many(self, queue: str, receipts: Sequence[str]) -> list[bool]: ...
     @abstractmethod
     async def extend_many(self, queue: str, receipts: Sequence[str], lease: Seconds | None = None) -> list[bool]: ...
     @abstractmethod
@@ -130,11 +132,11 @@ class QueueSugar(Portable, ABC):
             type: What messages must be; one that is not goes to the dead letters.
             concurrency: Handlers under way at once.
             lease: Seconds after which the messages of a receiver that died are delivered again.
-            grace: Seconds that handlers under way have when this is cancelled.
+            grace: Seconds that handlers under way have when this is cancelled; 0 for none.
         """
         # The overloads tie the handler to the type, which the checker cannot follow in here.
         consumption = cast("Consumption[T]", self.consume(queue, type=type, concurrency=concurrency, lease=lease))
-        await handle(consumption, handler, seconds(grace, "grace") or 0.0)
+        await handle(consumption, handler, pause(grace, "grace"))
 
     def typed(self, queue: str, type: type[T]) -> TypedQueue[T]:
         """Return a queue whose messages are all of one type, checked on both ends."""
@@ -143,6 +145,11 @@ class QueueSugar(Portable, ABC):
     async def enqueue(self, queue: str, message: Value, **how: Unpack[Sending]) -> str:
         """Send a message and return its id; see ``send``."""
         return (await self.send(queue, message, **how)).id
+
+    async def unreceived(self, found: Sequence[Delivery[Value]]) -> None:
+        """Give back messages that did not reach who asked for them, to be delivered again at once."""
+        if found:
+            await self.release_many(found[0].queue, [one.receipt for one in found])
 
     async def clear(self, queue: str) -> int:
         """Delete all messages that nobody works on; see ``purge``."""

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Generic, Protocol, TypedDict, TypeVar, Unpack, cast
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Generic, Protocol, TypedDict, TypeVar, Unpack
 
 import msgspec
 
 from noobly.core.clock import Seconds
-from noobly.core.codec import converted
-from noobly.core.errors import InvalidArgument
+from noobly.core.errors import InvalidArgument, NooblyError
 from noobly.core.lifecycle import Handle
+from noobly.queueing.admitting import admitted, refused
 from noobly.queueing.consuming import Consumption
 from noobly.queueing.handling import Handler
 from noobly.queueing.messages import Delivery, Receipt, Value
+from noobly.queueing.waiting import waited
 
 T = TypeVar("T")
 
@@ -36,6 +40,7 @@ class Untyped(Protocol):
         self, queue: str, *, max: int = 1, wait: Seconds | None = None, lease: Seconds | None = None
     ) -> list[Delivery[Value]]: ...
     async def reject(self, queue: str, receipt: str, *, reason: str = "") -> None: ...
+    async def release_many(self, queue: str, receipts: Sequence[str]) -> list[bool]: ...
     def consume(
         self, queue: str, *, type: type[T], concurrency: int = 1, lease: Seconds | None = None
     ) -> Consumption[T]: ...
@@ -71,10 +76,15 @@ class TypedQueue(Handle, Generic[T]):
     async def receive(
         self, *, max: int = 1, wait: Seconds | None = None, lease: Seconds | None = None
     ) -> list[Delivery[T]]:
-        """Receive messages; one that is not of the queue's type goes to the dead letters."""
-        found = await self._queues.receive(self.name, max=max, wait=wait, lease=lease)
-        typed = [await self._typed(one) for one in found]
-        return [one for one in typed if one is not None]
+        """Receive messages; one that is not of the queue's type goes to the dead letters, and the next one comes."""
+        now = asyncio.get_running_loop().time
+        until = now() + waited(wait)
+        left = None if wait is None else until - now()
+        while found := await self._queues.receive(self.name, max=max, wait=left, lease=lease):
+            if typed := await self._typed(found):
+                return typed
+            left = None if wait is None else until - now() if until > now() else 0.0
+        return []
 
     def consume(self, *, concurrency: int = 1, lease: Seconds | None = None) -> Consumption[T]:
         """Return the messages, one after another; see ``Queues.consume``."""
@@ -93,10 +103,20 @@ class TypedQueue(Handle, Generic[T]):
             wanted = getattr(self.type, "__name__", self.type)
             raise InvalidArgument(f"queue {self.name!r} takes {wanted}: {error}") from error
 
-    async def _typed(self, delivery: Delivery[Value]) -> Delivery[T] | None:
+    async def _typed(self, found: Sequence[Delivery[Value]]) -> list[Delivery[T]]:
+        """Return the deliveries of the queue's type; the others go to the dead letters."""
+        typed: list[Delivery[T]] = []
+        wrong: list[tuple[Delivery[Value], str]] = []
+        for one in found:
+            try:
+                typed.append(admitted(one, self.type))
+            except InvalidArgument as error:
+                wrong.append((one, error.message))
         try:
-            value = converted(delivery.value, self.type, f"message {delivery.id} of queue {self.name!r}")
-        except InvalidArgument as error:
-            await self._queues.reject(self.name, delivery.receipt, reason=error.message)
-            return None
-        return cast("Delivery[T]", msgspec.structs.replace(delivery, value=value))
+            for delivery, reason in wrong:
+                await refused(self._queues, delivery, reason)
+        except BaseException:  # Nobody gets what was found, so others need not wait for the end of its lease.
+            with suppress(NooblyError):
+                await self._queues.release_many(self.name, [one.receipt for one in found])
+            raise
+        return typed

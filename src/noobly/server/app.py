@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from time import perf_counter
 
@@ -12,8 +13,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from noobly.app import Noobly
-from noobly.core.errors import Internal, InvalidArgument, NooblyError, NotFound
+from noobly.core.errors import Internal, InvalidArgument, NooblyError, NoRoute
 from noobly.core.journal import Journal
+from noobly.server.attending import Attendance, ending
 from noobly.server.auth import Guard, KeyGuard, Sessions, keyring
 from noobly.server.correlation import Correlated
 from noobly.server.health import Health
@@ -24,12 +26,15 @@ from noobly.server.metrics import metrics
 from noobly.server.native import native
 from noobly.server.pages import pages
 from noobly.server.problems import problem
-from noobly.server.routes import ADMIT, Endpoint, Match, Table
+from noobly.server.routes import ADMIT, Access, Endpoint, Match, Table
 from noobly.server.streaming import Streams
 
 _LOG = Journal("noobly.server")
 _CLIENT_LEFT = 499
 """What is counted for a request whose client has left; the status that nginx has for it."""
+
+_CUT_SECONDS = 3.0
+"""How long requests that are cut off may take to put things in order."""
 
 _NOSNIFF = (b"x-content-type-options", b"nosniff")
 
@@ -49,33 +54,52 @@ class Application:
         self.streams = Streams(
             noobly.environment.clock, heartbeat=server.stream_heartbeat, buffered=server.stream_buffer
         )
+        self.attendance = Attendance(max(1, server.connections // 2))
         idempotency = Idempotency(noobly.caching, server.idempotency_ttl)
         endpoints = [
-            *native(noobly, idempotency, self.streams),
+            *native(noobly, idempotency, self.streams, self.attendance),
             *legacy(noobly),
             *self.health.endpoints(),
             *metrics(noobly.environment.meter),
             *extra,
         ]
         self.table = Table([*endpoints, *pages(endpoints, noobly)])
+        self._instances = {service: frozenset(one.siblings) for service, one in noobly.services.items()}
         self._guard = guard
         self._meter = noobly.environment.meter
         self._body_limit = server.max_body_bytes
         self._tracer = trace.get_tracer("noobly")
         self._correlated = Correlated(self._http, debug_ring=noobly.logging.options.debug_ring)
+        self._under_way: set[asyncio.Task[object] | None] = set()
+        self._ended = False
         self._tracing = not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
     def drain(self) -> None:
-        """Say that the server is ending: readiness fails from now on, and streams end."""
+        """Say that the server is ending: readiness fails from now on, and what waits or streams ends soon."""
         self.health.draining = True
         self.streams.drain()
+        self.attendance.drain()
+
+    async def end(self) -> None:
+        """Cut off the requests that are still under way, and wait for their end, so that stores may be closed."""
+        self._ended = True
+        under_way = {task for task in self._under_way if task is not None}
+        for task in under_way:
+            task.cancel()
+        if under_way:
+            await asyncio.wait(under_way, timeout=_CUT_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection event, as ASGI 3 asks."""
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
-            await self._correlated(scope, receive, send)
+            task = asyncio.current_task()
+            self._under_way.add(task)
+            try:
+                await self._correlated(scope, receive, send)
+            finally:
+                self._under_way.discard(task)
         else:
             await send({"type": "websocket.close", "code": 1000})
 
@@ -117,7 +141,23 @@ class Application:
             return problem(error, identity)
         if isinstance(found, Match):
             return found
-        return _no_route(request.method, found, identity, legacy_path=path.lower().startswith(PREFIX))
+        if not found:
+            return problem(NoRoute(self._missing(request, path)), identity)
+        return _wrong_method(request.method, found, identity, legacy_path=path.lower().startswith(PREFIX))
+
+    def _missing(self, request: Request, path: str) -> str:
+        """Say what is missing, and what there is instead as far as the caller may know it."""
+        service, _, instance = path.removeprefix("/v1/").partition("/")
+        known = self._instances.get(service, frozenset())
+        name = instance.partition("/")[0]
+        if not path.startswith("/v1/") or not known or not name or name in known:
+            return "there is no such route; /openapi.json lists them"
+        missing = f"the server has no {service} instance {name!r:.100}"
+        try:
+            self._guard.admit(request, Access(service, "read"))
+        except NooblyError:
+            return missing
+        return f"{missing}; configured are {', '.join(sorted(known))}"
 
     async def _respond(self, request: Request, match: Match) -> Response:
         endpoint, scope = match.endpoint, request.scope
@@ -129,6 +169,10 @@ class Application:
         except NooblyError as error:
             _note(error, error.status)
             return endpoint.render(error, scope[REQUEST_ID])
+        except asyncio.CancelledError:
+            if not self._ended:
+                raise
+            return endpoint.render(ending(), scope[REQUEST_ID])
         except ClientDisconnect:  # Nobody is left to answer, and nothing has failed.
             return Response(status_code=_CLIENT_LEFT)
         except Exception as error:  # noqa: BLE001 - the last resort: it is logged, and shows nothing of itself
@@ -154,10 +198,8 @@ def _path(scope: Scope) -> str:
     return path.removeprefix(scope.get("root_path", "")) or "/"
 
 
-def _no_route(method: str, allowed: frozenset[str], identity: str, *, legacy_path: bool) -> Response:
-    """Refuse what no endpoint answers; the original answers 404 to a wrong method, too."""
-    if not allowed:
-        return problem(NotFound("there is no such route; /openapi.json lists them"), identity)
+def _wrong_method(method: str, allowed: frozenset[str], identity: str, *, legacy_path: bool) -> Response:
+    """Refuse what a path does not take; the original answers 404 then, too."""
     methods = ", ".join(sorted(allowed | {"HEAD"} if "GET" in allowed else allowed))
     if method == "OPTIONS":
         return Response(status_code=204, headers={"allow": methods})

@@ -19,6 +19,7 @@ from noobly.settings import Settings
 
 COOKIE = "noobly_session"
 PRINCIPAL = "noobly.principal"
+"""Where a request's scope keeps the id of who makes it."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
@@ -56,7 +57,8 @@ class KeyGuard:
         if access is Open.EVERYBODY:
             return
         principal = self._principal(request)
-        request.scope[PRINCIPAL] = principal.name
+        # Names are for people, and not unique.
+        request.scope[PRINCIPAL] = principal.id or principal.name
         if isinstance(access, Access) and not principal.may(access.service, access.permission):
             raise PermissionDenied(f"this key lacks the scope {access.service}:{access.permission}")
 

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from types import NoneType
-from urllib.parse import parse_qsl
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from noobly.app import Noobly
-from noobly.core.errors import NotFound
+from noobly.core.errors import Internal, NotFound
 from noobly.core.lifecycle import Portable
 from noobly.core.public import Route, routes
-from noobly.core.wire import JSON, STREAM, encode_result, incoming
+from noobly.core.wire import JSON, STREAM, encode_result, incoming, query_of
 from noobly.server.answers import Answer
-from noobly.server.attending import attended
-from noobly.server.idempotency import Idempotency
+from noobly.server.attending import Attendance
+from noobly.server.idempotency import KEPT_BYTES, Idempotency
 from noobly.server.incoming import REQUEST_ID, body
 from noobly.server.routes import ADMIT, Access, Endpoint, Handler
 from noobly.server.streaming import Streams
@@ -60,7 +60,7 @@ class ServiceEntry(msgspec.Struct, frozen=True, kw_only=True):
     instances: list[InstanceEntry]
 
 
-def native(noobly: Noobly, idempotency: Idempotency, streams: Streams) -> Iterator[Endpoint]:
+def native(noobly: Noobly, idempotency: Idempotency, streams: Streams, attendance: Attendance) -> Iterator[Endpoint]:
     """Yield the list of services, and the endpoints of all instances of all services."""
     listed = msgspec.json.encode(_services(noobly))
     access = Access("server", "read")
@@ -80,7 +80,7 @@ def native(noobly: Noobly, idempotency: Idempotency, streams: Streams) -> Iterat
                 handler = (
                     _streamer(portable, route, streams, access)
                     if route.streams
-                    else _handler(portable, route, idempotency)
+                    else _handler(portable, route, idempotency, attendance)
                 )
                 yield Endpoint(
                     method=route.verb,
@@ -91,22 +91,41 @@ def native(noobly: Noobly, idempotency: Idempotency, streams: Streams) -> Iterat
                 )
 
 
-def _handler(portable: Portable, route: Route, idempotency: Idempotency) -> Handler:
+def _handler(portable: Portable, route: Route, idempotency: Idempotency, attendance: Attendance) -> Handler:
     method: Callable[..., Awaitable[object]] = getattr(portable, route.name)
+    subject = route.params[0].name if route.params else ""
+    undo: Callable[[object], Awaitable[None]] = getattr(portable, route.undo) if route.undo else _nothing
 
     async def answer(request: Request, _: tuple[str, ...]) -> Response:
         arguments = await _arguments(route, request)
         if route.absent is not None:
             arguments[route.absent] = _ABSENT
-        call = method(**arguments)
-        result = await (attended(call, request.receive) if route.waits else call)
+        call = functools.partial(method, **arguments)
+        result = await (attendance.attend(call, request.receive, undo) if route.waits or route.lasts else call())
         if result is _ABSENT:
-            raise NotFound(f"{route.name}: there is nothing under {arguments.get('key', 'this name')!r}")
+            raise NotFound(f"{route.name}: there is nothing under the {subject} {arguments.get(subject)!r}")
         if route.returns is NoneType:
             return Response(status_code=204)
-        return Answer(*encode_result(result, request.headers.get("accept", "")))
+        try:
+            return Answer(*await _written(result, request.headers.get("accept", "")))
+        except Internal:
+            await undo(result)
+            raise
 
-    return answer if route.idempotent else idempotency.guard(answer)
+    # What can be taken back is good for once only.
+    return answer if route.idempotent else idempotency.guard(answer, 0 if route.undo else KEPT_BYTES)
+
+
+async def _written(result: object, accept: str) -> tuple[bytes, str]:
+    try:
+        return encode_result(result, accept)
+    except Internal:
+        # Nested values take the stack; a thread has one of its own, with room for all that could be stored.
+        return await asyncio.to_thread(encode_result, result, accept)
+
+
+async def _nothing(_: object) -> None:
+    """Take nothing back."""
 
 
 def _streamer(portable: Portable, route: Route, streams: Streams, access: Access) -> Handler:
@@ -124,8 +143,7 @@ def _streamer(portable: Portable, route: Route, streams: Streams, access: Access
 
 async def _arguments(route: Route, request: Request) -> dict[str, object]:
     sent = await body(request) if route.body is not None or route.verb == "POST" else b""
-    query = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
-    return incoming(route, query, sent, request.headers.get("content-type", ""))
+    return incoming(route, query_of(request.scope["query_string"]), sent, request.headers.get("content-type", ""))
 
 
 def _describer(service: str, instance: str, portable: Portable) -> Handler:

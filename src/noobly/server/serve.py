@@ -11,7 +11,8 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol, cast
 
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
 from noobly.app import Noobly
@@ -21,11 +22,13 @@ from noobly.core.scope import Environment
 from noobly.measuring.push import Push, push
 from noobly.server.app import Application
 from noobly.server.auth import DevGuard, Guard, KeyGuard, Sessions, keyring
-from noobly.server.process import dedicate
+from noobly.server.process import dedicate, places
 from noobly.server.routes import Endpoint, Open
 from noobly.settings import Settings
 
 _LOG = Journal("noobly.server")
+_LAST_SECONDS = 1.0
+"""How long the answers to requests that were cut off may take to leave."""
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -118,19 +121,34 @@ async def serve(
         stopping: What ends it besides SIGTERM and SIGINT.
     """
     guard, extra, words = door
+    settings = settings.with_server(connections=places(settings.server.connections))
     async with Noobly.open(settings=settings, environment=environment) as noobly, _pushed(noobly):
         application = Application(noobly, guard, extra)
-        server = Server(
-            application,
-            address=settings.server.host,
-            port=settings.server.port,
-            interface=Interfaces.ASGI,
-            websockets=False,
-            log_enabled=False,
-        )
+        server = _granian(application, settings)
         sys.stdout.write(words)
         sys.stdout.flush()
         await _until_stopped(server, application, settings.server.shutdown_grace, stopping or asyncio.Event())
+
+
+def _granian(application: Application, settings: Settings) -> Server:
+    """Return granian with places for all connections; by itself it has 128, which idle ones take too.
+
+    It speaks HTTP/1.1 alone, for of a connection that says nothing it could not tell yet whether it is one of HTTP/2,
+    and would keep it for ever.
+    """
+    server = settings.server
+    return Server(
+        application,
+        address=server.host,
+        port=server.port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=server.connections,
+        backpressure=server.connections,
+        http1_settings=HTTP1Settings(header_read_timeout=round(server.idle_timeout * 1000)),
+        log_enabled=False,
+    )
 
 
 @asynccontextmanager
@@ -158,7 +176,9 @@ async def _until_stopped(server: Server, application: Application, grace: float,
     done, _ = await asyncio.wait({serving}, timeout=grace)
     if not done:
         _LOG.warning("requests were cut off", grace=grace)
-        serving.cancel()
+        await application.end()
+        await asyncio.wait({serving}, timeout=_LAST_SECONDS)
+    serving.cancel()
     await asyncio.gather(serving, waiting, return_exceptions=True)
 
 

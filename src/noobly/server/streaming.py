@@ -17,15 +17,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from noobly.core.clock import Clock
-from noobly.core.errors import Internal, NooblyError, Unavailable
+from noobly.core.errors import Internal, NooblyError
 from noobly.core.journal import Journal
 from noobly.core.streams import Buffer, Skipped
 from noobly.core.wire import STREAM
-from noobly.server.attending import left
+from noobly.server.attending import ending, left
 from noobly.server.problems import problem
-
-RETRY_SECONDS = 2.0
-"""When a reader should come again after the server was shut down."""
 
 _LOG = Journal("noobly.server")
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -116,7 +113,7 @@ class EventStream(Response):
 
     def drain(self) -> None:
         """Send what waits, then end."""
-        self.buffer.end(Unavailable("the server is shutting down", retry_after=RETRY_SECONDS))
+        self.buffer.end(ending())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until there is no more, the reader leaves, or it may read no longer."""

@@ -66,7 +66,7 @@ class QueueDriverSuite:
             yield driver
 
     async def test_what_it_claims_is_what_it_has(self, driver: QueueDriver, harness: QueueHarness) -> None:
-        named = {Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS}
+        named = {Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS, Can.UNCOUNT}
         assert driver.features == harness.capabilities & named
         if Can.PEEK not in harness.capabilities:
             with pytest.raises(Unsupported):

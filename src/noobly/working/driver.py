@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Protocol
 import msgspec
 
 from noobly.core.capability import Capability
-from noobly.core.checks import Payload, Text, Whole
+from noobly.core.checks import Few, Payload, Text, Whole
 from noobly.core.operation import Driver, operation
 from noobly.working.states import FINAL, Beat, State, Verdict
 
@@ -40,6 +40,7 @@ __all__ = [
     "Verdict",
 ]
 
+AT_ONCE = Few(1000)
 Queue = Annotated[str, Text(1, 200)]
 JobId = Annotated[str, Text(1, 200)]
 Data = Annotated[bytes, Payload()]
@@ -162,7 +163,7 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     cancelling: bool = False
 
 
-class Bounds(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Bounds(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """How fast a queue may be worked on, by all workers together.
 
     Args:
@@ -213,7 +214,7 @@ class Claimed(msgspec.Struct, frozen=True, gc=False):
     fence: int
 
 
-class Hold(msgspec.Struct, frozen=True, gc=False):
+class Hold(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One claim: the job's id and the token it was claimed with."""
 
     id: str
@@ -277,12 +278,12 @@ class JobDriver(Driver, Protocol):
         ...
 
     @operation(idempotent=True)
-    async def beat(self, queue: Queue, holds: Sequence[Hold], lease: float, /) -> list[Beat]:
+    async def beat(self, queue: Queue, holds: Annotated[Sequence[Hold], AT_ONCE], lease: float, /) -> list[Beat]:
         """Let leases end ``lease`` seconds from now; return how each claim stands."""
         ...
 
     @operation(idempotent=True)
-    async def settle(self, queue: Queue, outcomes: Sequence[Outcome], /) -> list[bool]:
+    async def settle(self, queue: Queue, outcomes: Annotated[Sequence[Outcome], AT_ONCE], /) -> list[bool]:
         """End claims; return for each whether it still stood, without which nothing changes.
 
         A job that was asked to end does not run again: ``RETRY`` and ``RELEASE`` cancel it.
@@ -292,7 +293,9 @@ class JobDriver(Driver, Protocol):
         ...
 
     @operation(idempotent=True)
-    async def report(self, queue: Queue, id: JobId, progress: Data, lines: Sequence[str], /) -> bool:
+    async def report(
+        self, queue: Queue, id: JobId, progress: Data, lines: Annotated[Sequence[str], AT_ONCE], /
+    ) -> bool:
         """Store what a handler reports: its progress where it is not empty, and log lines, of which 1,000 are kept.
 
         Returns:

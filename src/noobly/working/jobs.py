@@ -203,7 +203,7 @@ class Jobs(JobSugar):
         )
         return (await self.add([spec]))[0]
 
-    @public("POST", "claim", permission="write", waits=True)
+    @public("POST", "claim", permission="write", waits=True, undo="unclaimed")
     async def claim(
         self,
         queue: str,

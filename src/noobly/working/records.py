@@ -29,7 +29,7 @@ class JobFailed(Conflict):
         self.job = job
 
 
-class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
+class JobSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job to be added.
 
     Args:
@@ -149,7 +149,7 @@ class Held(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     unreadable: str = ""
 
 
-class Settled(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class Settled(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):
     """How one attempt ended.
 
     Args:

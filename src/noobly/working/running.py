@@ -10,7 +10,7 @@ from functools import partial
 from noobly.core.backoff import jittered
 from noobly.core.clock import Chance
 from noobly.core.errors import InvalidArgument
-from noobly.core.failure import error_text, trace_text, wanted_pause
+from noobly.core.failure import cause, error_text, trace_text, wanted_pause
 from noobly.working.driver import Hold, Retrying, Verdict
 from noobly.working.executing import Executor
 from noobly.working.processes import Failed
@@ -91,7 +91,9 @@ class Attempt:
             raise asyncio.CancelledError
         self._stoppable = True
         try:
-            return await executor.run(task, self.held.job.args, self.held, partial(self._begun, self._limit(task)))
+            limit = self._limit(task)
+            begun = partial(self._begun, limit) if limit else _unlimited
+            return await executor.run(task, self.held.job.args, self.held, begun)
         except asyncio.CancelledError:
             if self._is_stopped() and self.task is not None:
                 self.task.uncancel()
@@ -103,7 +105,7 @@ class Attempt:
 
     def _begun(self, limit: float) -> None:
         """Count the time from here: what an attempt waits for a thread or a process is no fault of its own."""
-        if limit and self._stoppable:
+        if self._stoppable:
             self._timer = asyncio.get_running_loop().call_later(limit, self.stop, Stop.LATE)
 
     def _is_stopped(self) -> bool:
@@ -117,14 +119,14 @@ class Attempt:
         job, retrying, text = self.held.job, self.held.retrying, self._text(tasks, error)
         what = (job.id, job.queue, job.task, job.attempts, retrying.attempts, text)
         if job.attempts >= retrying.attempts or _hopeless(error, tasks, job.task):
-            _log.error("job %s of queue %r, task %r, has failed, attempt %d of %d: %s", *what, exc_info=error)
+            _log.error("job %s of queue %r, task %r, has failed, attempt %d of %d: %s", *what, exc_info=cause(error))
             return self._settled(Verdict.FAILED, error=text)
         delay = max(wanted_pause(error), pause(retrying, job.attempts, chance))
         _log.warning(
             "job %s of queue %r, task %r, failed in attempt %d of %d: %s; again in %.3g s",
             *what,
             delay,
-            exc_info=error,
+            exc_info=cause(error),
         )
         return self._settled(Verdict.RETRY, error=text, delay=delay)
 
@@ -137,6 +139,10 @@ class Attempt:
     def _settled(self, verdict: Verdict, *, result: object = None, error: str = "", delay: float = 0.0) -> Settled:
         job = self.held.job
         return Settled(id=job.id, token=self.held.token, verdict=verdict, result=result, error=error, delay=delay)
+
+
+def _unlimited() -> None:
+    """Begin to count no time."""
 
 
 def _hopeless(error: BaseException, tasks: Tasks, name: str) -> bool:

@@ -11,7 +11,13 @@ LATE = "nobody began it in its time"
 """The error of a job that has expired."""
 
 
-class State(Enum):
+class Word(Enum):
+    """Base of the words here: each is one object, which is its hash, where ``Enum`` would compute one of its name."""
+
+    __hash__ = object.__hash__
+
+
+class State(Word):
     """Where a job stands."""
 
     QUEUED = "queued"
@@ -35,7 +41,7 @@ class State(Enum):
 FINAL = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.EXPIRED})
 
 
-class Beat(Enum):
+class Beat(Word):
     """How a claim stands."""
 
     KEPT = "kept"
@@ -45,7 +51,7 @@ class Beat(Enum):
     """Kept, but somebody has asked for the job's end."""
 
 
-class Verdict(Enum):
+class Verdict(Word):
     """How an attempt ended."""
 
     SUCCEEDED = "succeeded"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Sequence
 
 from noobly.core.lines import Merge
@@ -28,7 +29,9 @@ class Attempts:
 
     def ended(self, job: Job, verdict: str, took: float) -> None:
         """Count an attempt that took so many seconds."""
-        self._durations.one((self._instance, job.queue, job.task, verdict)).add(took)
+        cell = self._durations.one((self._instance, job.queue, job.task, verdict))
+        cell.total += took
+        cell.counts[bisect_left(_BOUNDS, took)] += 1
 
 
 class Analytics:

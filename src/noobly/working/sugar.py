@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import ParamSpec, TypedDict, TypeVar, Unpack, cast, get_type_hints, overload
+from typing import ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
@@ -23,7 +22,7 @@ from noobly.core.scope import Scope
 from noobly.core.waiting import slice_of
 from noobly.working import scripts
 from noobly.working.adding import key_of
-from noobly.working.driver import Beat, Bounds, Hold, State
+from noobly.working.driver import Beat, Bounds, Hold, State, Verdict
 from noobly.working.executing import Executor
 from noobly.working.handle import JobHandle
 from noobly.working.heart import Beating, Twin
@@ -130,7 +129,7 @@ class JobSugar(Portable, ABC):
         spec = self.spec(task, args, **how)
         (ticket,) = await self.add([spec])
         known = task if isinstance(task, Task) else self._known(task)
-        returns = _returns(known) if known is not None else object
+        returns = known.returns if known is not None else object
         return JobHandle(self, ticket.id, ticket.queue, returns=returns, duplicate=ticket.duplicate)
 
     def spec(self, task: Task[..., Value] | str, args: Value = None, **how: Unpack[Adding]) -> JobSpec:
@@ -254,24 +253,23 @@ class JobSugar(Portable, ABC):
         )
         return Worker(self, tasks, plan, twin=self.twin, executor=executor)
 
+    async def unclaimed(self, found: Sequence[Held]) -> None:
+        """Give back jobs that did not reach the worker that asked for them; these attempts do not count."""
+        released = [Settled(id=one.job.id, token=one.token, verdict=Verdict.RELEASE) for one in found]
+        if released:
+            await self.settle(found[0].job.queue, released)
+
     def _serve_scripts(self) -> None:
         """Run scripts in this process from now on, if the options want that."""
         count = self.options.script_workers
         if not count or (self._scripts is not None and not self._scripts.done()):
             return
         found = Tasks()
-        found.add(Task(scripts.TASK, scripts.run, Rules(queue=scripts.QUEUE, execution=Execution.PROCESS)))
+        rules = Rules(queue=scripts.QUEUE, execution=Execution.PROCESS, timeout=self.options.script_timeout)
+        found.add(Task(scripts.TASK, scripts.run, rules))
         executor = scripts.ScriptExecutor(count, self.report, self.options.activities)
         worker = self._worker(found, None, count, 1.0, None, executor)
         self._scripts = self._background.spawn(worker.run(), "noobly scripts")
-
-
-def _returns(task: Task[..., object]) -> type[object]:
-    try:
-        found: type[object] = get_type_hints(task.function).get("return", object)
-    except NameError:
-        return object
-    return object if found is type(None) or inspect.isawaitable(found) else found
 
 
 def _length(value: object, name: str) -> float:

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from functools import cached_property
 from typing import Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, get_type_hints
 
 import msgspec
@@ -117,6 +118,15 @@ class Task(Generic[P, R]):
         self.argument: type[object] = _argument(name, function, positional)
         self.__name__ = getattr(function, "__name__", name)
         self.__doc__ = function.__doc__
+
+    @cached_property
+    def returns(self) -> type[object]:
+        """The type that its function returns, as far as it says and the type is there when it is first asked for."""
+        try:
+            found: type[object] = get_type_hints(self.function).get("return", object)
+        except NameError:
+            return object
+        return object if found is type(None) or inspect.isawaitable(found) else found
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, without a job."""

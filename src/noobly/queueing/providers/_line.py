@@ -189,6 +189,7 @@ class Line:
         if kept is None:
             return False
         kept.message, kept.held, kept.due = _failed(kept.message, failure.reason), False, now + failure.delay
+        kept.deliveries -= not failure.counts
         heappush(self._due, (kept.due, kept.message.id, kept.number))
         return True
 

@@ -123,10 +123,10 @@ def _recorded(receipt: str, record: Record, body: bytes) -> Leased:
         tenant=record.tenant or None,
         first_error=record.first_error,
         last_error=record.last_error,
-        attempts=record.attempts,
+        attempts=max(0, record.attempts),
         died_at=record.died / 1000,
     )
-    deliveries = int(receipt[receipt.rindex(".") + 1 :].partition("/")[0])
+    deliveries = int(receipt[receipt.rindex(".") + 1 :].partition("/")[0]) + min(0, record.attempts)
     return Leased(message=message, receipt=receipt, deliveries=deliveries, sent_at=record.sent / 1000)
 
 

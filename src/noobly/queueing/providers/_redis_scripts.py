@@ -238,14 +238,15 @@ NACK = RedisScript(
     + LEASES
     + """
 local receipts, out = {}, {}
-for i = 1, #ARGV, 3 do receipts[#receipts + 1] = ARGV[i] end
+for i = 1, #ARGV, 4 do receipts[#receipts + 1] = ARGV[i] end
 for i, stands in ipairs(standing(receipts)) do
   out[i] = stands and '1' or '0'
   if stands then
     local ref = taken(receipts[i])
     local record, body = load(Q, ref)
-    note(record, ARGV[i * 3])
-    record[DUE] = now + ARGV[i * 3 - 1]
+    note(record, ARGV[i * 4 - 1])
+    record[DUE] = now + ARGV[i * 4 - 2]
+    if ARGV[i * 4] == '0' and record[ATTEMPTS] <= 0 then record[ATTEMPTS] = record[ATTEMPTS] - 1 end
     save(Q, ref, record, body)
     line_up(Q, ref, record)
   end
@@ -254,7 +255,11 @@ wake(Q)
 return table.concat(out)
 """
 )
-"""Give messages back: receipt, delay and reason of each, 1000 at most. Gives 1 or 0 for each."""
+"""Give messages back: receipt, delay, reason, and 0 where the delivery does not count, of each, 1000 at most.
+
+Deliveries are part of a receipt, so they are never counted back: ``ATTEMPTS`` of a message that is no dead letter is 0,
+or less by each delivery that does not count. Gives 1 or 0 for each.
+"""
 
 EXTEND = RedisScript(
     BASE
@@ -284,7 +289,8 @@ if not standing({receipt})[1] then return -1 end
 local ref = taken(receipt)
 local record, body = load(Q, ref)
 note(record, reason)
-record[ATTEMPTS], record[DIED] = tonumber(redis.call('HGET', Q.n, ref)), now
+local uncounted = math.min(0, record[ATTEMPTS])
+record[ATTEMPTS], record[DIED] = tonumber(redis.call('HGET', Q.n, ref)) + uncounted, now
 drop(Q, ref)
 record[DUE], record[TURN] = 0, 0
 put(dead, record, body)

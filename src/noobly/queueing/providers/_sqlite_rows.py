@@ -3,6 +3,9 @@
 Times are whole microseconds of the wall clock, which the processes that share the file have in common. A clock that is
 set forward ends leases and delays that much too early, and one that is set back that much too late.
 
+Deliveries are part of a receipt, so they are never counted back: ``attempts`` of a message that is no dead letter is 0,
+or less by each delivery that does not count.
+
 A message is in state 0 (ready), 1 (waits for its time), 2 (under a lease) or 3 (behind others of its group). Statements
 name states by number, for SQLite uses a partial index only where its condition stands in the statement.
 """
@@ -91,7 +94,8 @@ RETURNING *"""
 EXTEND = """UPDATE queue_messages SET due = ?5
 WHERE seq = ?1 AND deliveries = ?2 AND queue = ?3 AND state = 2 AND due > ?4"""
 NACK = """UPDATE queue_messages SET state = iif(?5 > ?4, 1, 0), due = ?5,
-first_error = iif(first_error = '', ?6, first_error), last_error = iif(?6 = '', last_error, ?6)
+first_error = iif(first_error = '', ?6, first_error), last_error = iif(?6 = '', last_error, ?6),
+attempts = attempts - iif(attempts > 0 OR ?7, 0, 1)
 WHERE seq = ?1 AND deliveries = ?2 AND queue = ?3 AND state = 2 AND due > ?4"""
 
 PEEKS = (
@@ -175,7 +179,8 @@ def message(row: Row, receipt: str) -> Leased:
         tenant=row.tenant,
         first_error=row.first_error,
         last_error=row.last_error,
-        attempts=row.attempts,
+        attempts=max(0, row.attempts),
         died_at=seconds(row.died_at),
     )
-    return Leased(message=posted, receipt=receipt, deliveries=row.deliveries, sent_at=seconds(row.sent_at))
+    deliveries = row.deliveries + min(0, row.attempts)
+    return Leased(message=posted, receipt=receipt, deliveries=deliveries, sent_at=seconds(row.sent_at))

@@ -174,7 +174,7 @@ def nack(connection: sqlite3.Connection, queue: str, failures: Sequence[Failure]
     where = find(connection, queue)
     good = [
         connection.execute(
-            rows.NACK, (*parsed(one.receipt), where.id, now, now + microseconds(one.delay), one.reason)
+            rows.NACK, (*parsed(one.receipt), where.id, now, now + microseconds(one.delay), one.reason, one.counts)
         ).rowcount
         > 0
         for one in failures

@@ -39,7 +39,7 @@ class MemoryQueues:
     Config = MemoryConfig
     scheme = "memory"
     in_process = True
-    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
+    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS, Can.UNCOUNT})
 
     def __init__(self, config: MemoryConfig, environment: Environment) -> None:
         self.limits = Limits(value_bytes=config.max_bytes // 2)

@@ -50,7 +50,7 @@ class RabbitmqQueues:
     scheme = "rabbitmq"
     in_process = False
     limits = Limits(value_bytes=_MOST_BYTES)
-    features = frozenset({Can.DELAY, Can.ERRORS})
+    features = frozenset({Can.DELAY, Can.ERRORS, Can.UNCOUNT})
     classify = staticmethod(classify)
 
     def __init__(self, config: RabbitmqConfig, environment: Environment) -> None:
@@ -204,7 +204,7 @@ class RabbitmqQueues:
         due = [self._wall() + one.delay if one.delay > 0 else 0.0 for one in failures]
         holds = self._holds.take(queue, [one.receipt for one in failures])
         moves = [
-            (hold, self._moving.parcel(queue, replace(failed(hold, one.reason), due=when)))
+            (hold, self._moving.parcel(queue, _given_back(hold, one, when)))
             for hold, one, when in zip(holds, failures, due, strict=True)
             if hold is not None
         ]
@@ -260,3 +260,8 @@ class RabbitmqQueues:
     async def health(self) -> None:
         """See the protocol."""
         await uncut(self._tasks, self._desk.ping())
+
+
+def _given_back(hold: Hold, failure: Failure, due: float) -> Letter:
+    letter = failed(hold, failure.reason)
+    return replace(letter, due=due, deliveries=letter.deliveries - (not failure.counts))

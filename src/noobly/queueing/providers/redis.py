@@ -75,7 +75,7 @@ class RedisQueues:
     scheme = "redis"
     in_process = False
     joins = True
-    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
+    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS, Can.UNCOUNT})
     limits = Limits(value_bytes=64 * 1024 * 1024)
 
     def __init__(self, config: RedisQueueConfig, environment: Environment) -> None:
@@ -159,7 +159,7 @@ class RedisQueues:
         return None if due < 0 else due / 1000, leased(reply[1:])
 
     async def _give_back(self, queue: str, found: Sequence[Leased]) -> None:
-        await self.nack(queue, [Failure(one.receipt, 0.0, "") for one in found])
+        await self.nack(queue, [Failure(one.receipt, 0.0, "", counts=False) for one in found])
 
     async def _listen(self, channel: bytes) -> None:
         try:
@@ -207,7 +207,7 @@ class RedisQueues:
         good: list[bool] = []
         for start in range(0, len(failures), _TOGETHER):
             part = failures[start : start + _TOGETHER]
-            args = [arg for one in part for arg in (one.receipt, milliseconds(one.delay), _text(one.reason))]
+            args = [arg for one in part for arg in _given_back(one)]
             good += flags(await self._run(scripts.NACK, queue, args))
         return good
 
@@ -286,6 +286,10 @@ class RedisQueues:
 
 def _weight(message: Posted) -> int:
     return len(message.body) + 1024
+
+
+def _given_back(one: Failure) -> tuple[Arg, ...]:
+    return one.receipt, milliseconds(one.delay), _text(one.reason), int(one.counts)
 
 
 def _text(reason: str) -> str:

@@ -37,7 +37,7 @@ class SqliteQueues:
     in_process = False
     joins = True
     limits = Limits()
-    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS})
+    features = frozenset({Can.PRIORITY, Can.DELAY, Can.DEDUP, Can.ORDER, Can.FAIR, Can.ERRORS, Can.UNCOUNT})
 
     def __init__(self, config: SqliteConfig, environment: Environment) -> None:
         self._wall = environment.clock.time
@@ -94,7 +94,7 @@ class SqliteQueues:
     def _give_back(self, queue: str, found: Sequence[Leased]) -> None:
         """Let others have what was claimed for a caller who was cancelled meanwhile."""
         if found:
-            failures = [Failure(one.receipt, 0.0, "") for one in found]
+            failures = [Failure(one.receipt, 0.0, "", counts=False) for one in found]
             self._returns.spawn(self.nack(queue, failures), f"giving back to queue {queue!r}")
 
     async def ack(self, queue: str, receipts: Sequence[str], /) -> list[bool]:

@@ -23,6 +23,7 @@ from noobly.testing.queueing.leases import LeasesTheme
 from noobly.testing.queueing.lifecycle import EventsTheme, LifecycleTheme
 from noobly.testing.queueing.ordering import OrderingTheme
 from noobly.testing.queueing.refusals import RefusalsTheme
+from noobly.testing.queueing.returning import ReturningTheme
 from noobly.testing.queueing.sending import SendingTheme
 from noobly.testing.queueing.sorting import DedupTheme, DelaysTheme, PriorityTheme, TtlTheme
 from noobly.testing.queueing.waiting import WaitingTheme
@@ -42,6 +43,7 @@ __all__ = [
     "QueueHarness",
     "QueueSuite",
     "RefusalsTheme",
+    "ReturningTheme",
     "SendingTheme",
     "ServerQueues",
     "TtlTheme",
@@ -50,6 +52,7 @@ __all__ = [
 
 
 class QueueSuite(
+    ReturningTheme,
     SendingTheme,
     LeasesTheme,
     FailingTheme,

@@ -11,7 +11,7 @@ from noobly.core.errors import InvalidArgument
 from noobly.queueing import Can, Queues, names
 from noobly.queueing.driver import Posted
 from noobly.testing.queueing.harness import CHANCE, QueueHarness
-from noobly.testing.queueing.theme import LONG, Theme, buried, can_peek, comes, drained, needs, one, values
+from noobly.testing.queueing.theme import LONG, Theme, buried, can_peek, comes, drained, holds, needs, one, values
 
 
 async def _die(queues: Queues, value: object, error: str) -> None:
@@ -152,8 +152,29 @@ class FailingTheme(Theme):
                 assert (found.value, found.deliveries) == (1, number)
                 await queues.extend(names.dead("q"), found.receipt, 2 * harness.tick)
                 await harness.advance(4 * harness.tick)
-            with pytest.raises(InvalidArgument, match="dead letters"):
-                await queues.reject(names.dead("q"), (await one(queues, names.dead("q"))).receipt)
+
+    async def test_dead_letters_that_fail_once_more_stay(self, harness: QueueHarness) -> None:
+        dead = names.dead("q")
+        async with harness.open(max_deliveries=1, backoff=harness.tick) as queues:
+            await _die(queues, 1, "bad")
+            assert (await queues.nack(dead, (await one(queues, dead)).receipt, delay=0, reason="no")).dead is False
+            await queues.reject(dead, (await one(queues, dead)).receipt, reason="never")
+            found = await comes(harness, queues, dead, ticks=1)
+            assert (found.value, found.deliveries) == (1, 3)
+            await queues.nack(dead, found.receipt, delay=0)
+            assert (await queues.stats("q")).dead == 1
+            assert (await queues.redrive("q")).moved == 1
+
+    async def test_letters_that_cannot_be_read_are_not_hidden(self, harness: QueueHarness) -> None:
+        dead = names.dead("q")
+        async with harness.open(backoff=harness.tick) as queues, harness.open_bare() as driver:
+            await driver.send(dead, [Posted(id=fresh_id(), body=b"\xff{")])
+            assert await queues.receive(dead, max=10, lease=LONG) == []
+
+            async def back() -> bool:
+                return (await queues.redrive("q", to="elsewhere")).moved == 1
+
+            assert await holds(harness, back, ticks=1)
 
     @pytest.mark.parametrize(
         ("body", "headers"),
@@ -222,6 +243,25 @@ class FailingTheme(Theme):
         assert (await queues.stats("q")).dead == 1
         assert await queues.size("elsewhere") == 3
         assert await queues.size("q") == 0
+
+    async def test_a_cancelled_redrive_loses_and_doubles_nothing(self, harness: QueueHarness) -> None:
+        async with harness.open() as queues:
+            for turns in (1, 2, 3, 5, 8, 13, 21, 34):
+                for number in range(3):
+                    await _die(queues, number, "bad")
+                task = asyncio.create_task(queues.redrive("q"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+
+                async def free() -> bool:
+                    await queues.redrive("q")
+                    return await queues.size("q") >= 3
+
+                assert await holds(harness, free)
+                assert sorted(await drained(queues, "q")) == [0, 1, 2]
+                assert (await queues.redrive("q")).seen == 0
 
     async def test_redriven_at_a_rate(self, queues: Queues) -> None:
         for number in range(4):

@@ -28,6 +28,7 @@ async def _stale(queues: Queues, receipt: str) -> None:
             raise AssertionError(f"{name} took an old receipt")
     assert await queues.ack_many("q", [receipt]) == [False]
     assert await queues.extend_many("q", [receipt], LONG) == [False]
+    assert await queues.release_many("q", [receipt]) == [False]
 
 
 class LeasesTheme(Theme):

@@ -59,6 +59,7 @@ class EventsTheme(Theme):
             await queues.nack("q", (await self._again(queues, found[2].id)), delay=LONG)
             assert [(each.queue, each.delay) for each in given] == [("q", 0)]
             assert [(each.queue, each.reason) for each in died] == [("q", "rejected"), ("q", "exhausted")]
+            assert [each.message for each in died] == [found[1].id, found[2].id]
             await queues.send("q", "rest")
             count = await queues.purge("q")
             assert [(each.queue, each.count) for each in purged] == [("q", count)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from noobly.queueing import Can, Delivery, Queues
 from noobly.queueing.messages import Value
 from noobly.testing.queueing.harness import QueueHarness
@@ -165,6 +167,17 @@ class OrderingTheme(Theme):
             found = (await _in_turn(queues)).split()
             assert found.index("b1") <= 1
             assert found.index("b2") <= 3
+
+    @pytest.mark.parametrize("groups", ["fair", "both"])
+    async def test_messages_without_a_group_take_turns_too(self, harness: QueueHarness, groups: str) -> None:
+        needs(harness, Can.FAIR, *([Can.ORDER] if groups == "both" else []))
+        async with harness.open(groups=groups) as queues:
+            for number in range(1, 5):
+                await queues.send("q", f"none{number}")
+            await _sent(queues, "a", "b")
+            found = await queues.receive("q", max=10, lease=LONG)
+            assert values(found) == ["none1", "a1", "b1", "none2", "none3", "none4"]
+            assert [each.group for each in found] == [None, "a", "b", None, None, None]
 
     async def test_a_tenant_has_several_under_way(self, harness: QueueHarness) -> None:
         needs(harness, Can.FAIR)

@@ -41,6 +41,7 @@ _NAMED: Calls = (
     lambda queues, name: queues.ack_many(name, ["1mx"]),
     lambda queues, name: queues.nack(name, "1mx"),
     lambda queues, name: queues.reject(name, "1mx"),
+    lambda queues, name: queues.release_many(name, ["1mx"]),
     lambda queues, name: queues.extend(name, "1mx"),
     lambda queues, name: queues.size(name),
     lambda queues, name: queues.stats(name),
@@ -68,6 +69,7 @@ _RECEIPTS: Calls = (
     lambda queues, receipt: queues.reject("q", receipt),
     lambda queues, receipt: queues.extend("q", receipt),
     lambda queues, receipt: queues.extend_many("q", [receipt]),
+    lambda queues, receipt: queues.release_many("q", [receipt]),
 )
 _OTHER: Calls = (
     lambda queues, _: queues.send("q", 1, ttl=0),
@@ -96,6 +98,7 @@ _ABLE: dict[Capability, Calls] = {
     Can.ORDER: (lambda queues, _: queues.send_many("q", [Outbound(message=1, group="g")]),),
     Can.FAIR: (lambda queues, _: queues.send("q", 1, group="g"),),
     Can.ERRORS: (),
+    Can.UNCOUNT: (),
     Can.PEEK: (lambda queues, _: queues.peek("q"), lambda queues, _: queues.dead_letters("q")),
     Can.PAUSE: (lambda queues, _: queues.pause("q"), lambda queues, _: queues.resume("q")),
 }

@@ -6,6 +6,9 @@ from noobly.working.driver import Outcome, State, Verdict
 from noobly.working.states import ASKED
 
 
+_LAST = {verdict: State(verdict.value) for verdict in Verdict if verdict.final}
+
+
 def state_after(outcome: Outcome, cancelling: bool) -> State:
     """Return where an outcome brings a job.
 
@@ -13,8 +16,9 @@ def state_after(outcome: Outcome, cancelling: bool) -> State:
         outcome: How its attempt ended.
         cancelling: Somebody has asked for its end, so it does not run again.
     """
-    if outcome.verdict.final:
-        return State(outcome.verdict.value)
+    last = _LAST.get(outcome.verdict)
+    if last is not None:
+        return last
     if cancelling:
         return State.CANCELLED
     if outcome.verdict is Verdict.RETRY:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush, merge
 from itertools import count, islice
 
+from msgspec.structs import replace
+
 from noobly.core.clock import fresh_id
 from noobly.core.tally import Tally
 from noobly.working.driver import (
@@ -77,10 +79,11 @@ class Table:
 
     def _move(self, stored: Stored, state: State, **changes: object) -> None:
         """Bring a job to a state; it is the one that changed last."""
-        del self.states[stored.record.state][stored.record.id]
-        stored.set(state=state, **changes)
+        record = stored.record
+        del self.states[record.state][record.id]
+        stored.record = replace(record, state=state, **changes)
         stored.changed = next(self._sequence)
-        self.states[state][stored.record.id] = stored
+        self.states[state][record.id] = stored
 
     def _line_up(self, stored: Stored, now: float) -> None:
         self._watch(stored)
@@ -207,7 +210,7 @@ class Table:
         if stored is None:
             return None
         state = state_after(outcome, stored.record.cancelling)
-        if state.final:
+        if state in FINAL:
             self.end(stored, state, now, result=outcome.result, error=error_after(outcome, state))
             return stored
         stored.token, stored.due = "", now + outcome.delay

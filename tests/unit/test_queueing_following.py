@@ -1,0 +1,128 @@
+"""The trace of a message, from its sender to those who work on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from opentelemetry import context, propagate, trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from noobly.core.correlation import correlated, correlation_id
+from noobly.queueing import Message, Queues, open_queues
+from noobly.queueing.driver import Posted
+from noobly.queueing.messages import Value
+from noobly.testing import eventually
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@pytest.fixture
+def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[TracerProvider]:
+    provider = TracerProvider()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    yield provider
+    provider.shutdown()
+
+
+@pytest.fixture
+def spans(provider: TracerProvider) -> InMemorySpanExporter:
+    exporter = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    return exporter
+
+
+@pytest.fixture
+async def queues() -> AsyncIterator[Queues]:
+    async with open_queues() as queues:
+        yield queues
+
+
+async def sent_in_a_trace(queues: Queues) -> None:
+    token = context.attach(propagate.extract({"traceparent": PARENT}))
+    try:
+        await queues.send("q", 1, headers={"h": "1"})
+    finally:
+        context.detach(token)
+
+
+async def worked(queues: Queues, *, fails: bool = False) -> None:
+    async with queues.consume("q") as messages, await anext(messages):
+        if fails:
+            raise ValueError("bad")
+
+
+async def test_the_trace_of_others_goes_on_where_nothing_is_recorded(queues: Queues) -> None:
+    await sent_in_a_trace(queues)
+    async with queues.consume("q") as messages:
+        message = await anext(messages)
+        assert (message.delivery.traceparent, message.delivery.headers) == (PARENT, {"h": "1"})
+        async with message:
+            await queues.send("next", 2)
+        await queues.send("last", 3)
+    assert (await queues.receive("next"))[0].traceparent == PARENT
+    assert (await queues.receive("last"))[0].traceparent == ""
+
+
+async def test_the_work_has_a_span_linked_to_the_sender(spans: InMemorySpanExporter, queues: Queues) -> None:
+    await sent_in_a_trace(queues)
+    await worked(queues)
+    (span,) = [one for one in spans.get_finished_spans() if one.name == "queueing.process"]
+    assert span.kind is SpanKind.CONSUMER
+    (link,) = span.links
+    assert f"{link.context.trace_id:032x}" == PARENT.split("-")[1]
+    assert span.attributes is not None
+    assert span.attributes["messaging.destination.name"] == "q"
+    assert {one.name for one in spans.get_finished_spans() if one.parent == span.context} == {"queueing.ack"}
+
+
+async def test_a_failed_span_for_failed_work(spans: InMemorySpanExporter, queues: Queues) -> None:
+    await queues.send("q", 1)
+    await worked(queues, fails=True)
+    (span,) = [one for one in spans.get_finished_spans() if one.name == "queueing.process"]
+    assert not span.status.is_ok
+    assert span.links == ()
+
+
+async def test_nothing_is_added_where_there_is_nothing(queues: Queues) -> None:
+    await queues.send("q", 1)
+    (found,) = await queues._driver.receive("q", 1, 30.0, 0.0)
+    assert found.message.headers == ""
+
+
+async def test_what_is_damaged_counts_as_none(spans: InMemorySpanExporter, queues: Queues) -> None:
+    await queues._driver.send(
+        "q", [Posted(id="theirs", body=b"1", headers='{"t": "no trace", "i": "no id, but text"}')]
+    )
+    async with queues.consume("q") as messages, await anext(messages):
+        assert correlation_id() not in ("", "no id, but text")
+    (span,) = [one for one in spans.get_finished_spans() if one.name == "queueing.process"]
+    assert span.links == ()
+
+
+async def test_it_may_be_left_elsewhere_than_it_was_entered(queues: Queues) -> None:
+    with correlated("request-7"):
+        await queues.send("q", 1)
+    async with queues.consume("q") as messages:
+        message = await anext(messages)
+        await asyncio.create_task(message.__aenter__())
+        await message.__aexit__(None, None, None)
+    assert await queues.receive("q") == []
+
+
+async def test_plain_handlers_have_it_too(queues: Queues) -> None:
+    seen: list[str] = []
+
+    def work(message: Message[Value]) -> None:
+        seen.append(correlation_id())
+
+    with correlated("request-7"):
+        await queues.send("q", 1)
+    task = asyncio.create_task(queues.work("q", work))
+    await eventually(lambda: seen == ["request-7"])
+    task.cancel()
+    await asyncio.wait([task])
