@@ -5,7 +5,6 @@ from __future__ import annotations
 from noobly.working.driver import Outcome, State, Verdict
 from noobly.working.states import ASKED
 
-
 _LAST = {verdict: State(verdict.value) for verdict in Verdict if verdict.final}
 
 
