@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import NamedTuple, cast
 
@@ -12,7 +11,6 @@ import msgspec
 
 from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply
 from noobly.core.clock import fresh_id
-from noobly.core.lifecycle import Tasks
 from noobly.working.driver import Bounds, Claim, Claimed, Hold, Outcome, State, Verdict
 from noobly.working.providers import _bullmq_ended as ended
 from noobly.working.providers._bullmq_jobs import milliseconds, record
@@ -42,7 +40,7 @@ _BOUND_FOR = 10_000
 """Milliseconds for which a bound holds that nobody has repeated, so that none outlives the code that asks for it."""
 
 
-Unclaimed = Callable[[str, Sequence[Claimed]], None]
+Unclaimed = Callable[[str, Sequence[str]], None]
 
 
 class _Place:
@@ -75,15 +73,14 @@ class Claims:
     Args:
         client: The connection.
         watches: Own the waiting.
-        tasks: Own the taking.
         wall: Returns seconds since the epoch.
-        unclaimed: Gives jobs of a queue back that came when nobody wanted them any more.
+        unclaimed: Gives back what came of a queue, under some tokens, when nobody wanted it any more.
     """
 
     def __init__(
-        self, client: RedisClient, watches: Watches, tasks: Tasks, wall: Callable[[], float], *, unclaimed: Unclaimed
+        self, client: RedisClient, watches: Watches, wall: Callable[[], float], *, unclaimed: Unclaimed
     ) -> None:
-        self._client, self._watches, self._tasks, self._wall = client, watches, tasks, wall
+        self._client, self._watches, self._wall = client, watches, wall
         self._unclaimed = unclaimed
         self._owner = fresh_id()
         self._numbers = count(1)
@@ -113,17 +110,21 @@ class Claims:
         place = self._place(name, queue)
         now = asyncio.get_running_loop().time
         until = now() + claim.wait
+        tokens: list[str] = []
         place.looking += 1
         try:
             await self._prepare(place, queue, claim)
             while True:
                 heard = place.markers.heard
-                taken = await self._owned(name, self._take(name, place, queue, claim))
+                taken = await self._take(name, place, queue, claim, tokens)
                 left = until - now()
                 if taken.jobs or left <= 0:
                     return taken.jobs
                 pause = max(_SOON, min(left, taken.pause))
                 await (place.markers.rest(self._client, pause) if taken.held_back else place.markers.wait(heard, pause))
+        except asyncio.CancelledError:
+            self._unclaimed(name, tokens)
+            raise
         finally:
             place.looking -= 1
 
@@ -132,19 +133,6 @@ class Claims:
             forget_idle(self._places)
             self._places[name] = _Place(Markers(self._watches, queue.key("marker")))
         return self._places[name]
-
-    async def _owned(self, name: str, taking: Coroutine[object, object, _Taken]) -> _Taken:
-        """Take jobs to the end, whatever becomes of the caller, for what BullMQ hands out is held from then on."""
-        task = self._tasks.spawn(taking, f"claim of queue {name!r}")
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            task.add_done_callback(partial(self._give_back, name))
-            raise
-
-    def _give_back(self, name: str, task: asyncio.Task[_Taken]) -> None:
-        if not task.cancelled() and task.exception() is None and task.result().jobs:
-            self._unclaimed(name, task.result().jobs)
 
     async def _prepare(self, place: _Place, queue: BullQueue, claim: Claim) -> None:
         """Tell BullMQ how many may run, and let it look for jobs whose worker has vanished."""
@@ -164,7 +152,9 @@ class Claims:
             if isinstance(reply, RedisReplyError):
                 raise reply
 
-    async def _take(self, name: str, place: _Place, queue: BullQueue, claim: Claim) -> _Taken:
+    async def _take(self, name: str, place: _Place, queue: BullQueue, claim: Claim, tokens: list[str]) -> _Taken:
+        """Take jobs; ``tokens`` tells under which some may be held, for whoever is cancelled meanwhile."""
+        tokens.clear()
         wait = min(claim.lease / 3, _LOOK)
         most = claim.most
         if claim.bounds.starts:
@@ -172,9 +162,10 @@ class Claims:
         found: list[Claimed] = []
         while len(found) < most:
             asked = min(place.guess, most - len(found))
-            tokens = [f"{self._owner}:{next(self._numbers)}" for _ in range(asked)]
-            replies = await self._client.execute_many([_move(queue, claim, token, self._now()) for token in tokens])
-            got = [await self._claimed(name, queue, *one) for one in zip(tokens, replies, strict=True)]
+            fresh = [f"{self._owner}:{next(self._numbers)}" for _ in range(asked)]
+            tokens += fresh
+            replies = await self._client.execute_many([_move(queue, claim, token, self._now()) for token in fresh])
+            got = [await self._claimed(name, queue, *one) for one in zip(fresh, replies, strict=True)]
             found += [one for one in got if one is not None]
             if any(one is None for one in got):
                 wait = min([wait, *(max(_SOON, due - self._wall()) for due in map(_due, replies) if due is not None)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from noobly.clients.redis import RedisClient, RedisReplyError, Reply
+from noobly.clients.redis import RedisClient, RedisReplyError, RedisScript, Reply
 from noobly.core.clock import fresh_id
 from noobly.working.driver import Outcome, Verdict
 from noobly.working.providers import _bullmq_ended as ended
@@ -15,6 +15,20 @@ from noobly.working.providers._bullmq_names import held, hold
 from noobly.working.providers._bullmq_options import Ending, ending
 from noobly.working.providers._bullmq_scripts import CANCEL, EXPIRE, SEIZED_FROM, BullQueue, evaluated
 from noobly.working.states import ASKED, LATE
+
+HELD_BY = RedisScript("""
+local tokens, found = {}, {}
+for i = 2, #ARGV do tokens[ARGV[i]] = true end
+for _, id in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
+  local token = redis.call('GET', ARGV[1] .. id .. ':lock')
+  if token and tokens[token] then
+    found[#found + 1] = id
+    found[#found + 1] = token
+  end
+end
+return found
+""")
+"""Return the running jobs that are held under some tokens, each with its token."""
 
 _PAGE = 500
 """Jobs that one look lets expire, at most."""
@@ -49,6 +63,14 @@ class Settling:
             again = iter(await self.settle(name, queue, others))
             stood = [next(again) if one else good for one, good in zip(instead, stood, strict=True)]
         return stood
+
+    async def release(self, name: str, queue: BullQueue, tokens: Sequence[str]) -> None:
+        """Let others have what was handed out under some tokens to somebody who does not know of it."""
+        asked = evaluated(HELD_BY, [queue.key("active")], [queue.base, *tokens])
+        found = [part.decode() for part in cast("list[bytes]", await self._client.execute(*asked))]
+        holds = map(hold, found[::2], found[1::2])
+        if released := [Outcome(hold=one, verdict=Verdict.RELEASE) for one in holds]:
+            await self.settle(name, queue, released)
 
     async def _endings(self, name: str, queue: BullQueue, raws: Sequence[str]) -> dict[str, Ending]:
         """Return what BullMQ wants to know of each job, which those know that claimed it here."""

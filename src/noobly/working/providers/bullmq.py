@@ -33,7 +33,6 @@ from noobly.working.driver import (
     Outcome,
     Retention,
     State,
-    Verdict,
 )
 from noobly.working.providers import _bullmq_adding as adding
 from noobly.working.providers import _bullmq_looks as looks
@@ -42,7 +41,7 @@ from noobly.working.providers._bullmq_claiming import Claims
 from noobly.working.providers._bullmq_jobs import CANCELLING, milliseconds
 from noobly.working.providers._bullmq_names import escaped, held
 from noobly.working.providers._bullmq_scripts import ALL, BullQueue, packed
-from noobly.working.providers._bullmq_settling import Settling
+from noobly.working.providers._bullmq_settling import HELD_BY, Settling
 from noobly.working.providers._bullmq_watch import Ends, Watches, forget_idle
 
 _log = logging.getLogger("noobly.working")
@@ -51,7 +50,7 @@ _KNOWN = 1000
 """Queues that are remembered."""
 
 _CLOSING = 1.0
-"""Seconds that claims under way have at the end, so that what they bring is given back."""
+"""Seconds that giving back has at the end what cancelled claims brought."""
 
 
 class BullConfig(Config, frozen=True, kw_only=True):
@@ -110,12 +109,12 @@ class BullJobs:
     def __init__(self, config: BullConfig, environment: Environment) -> None:
         self._config, self._environment = config, environment
         self._connection = redis_client(config.redis(), environment)
-        self._client = TaughtClient(self._connection, (*ALL, *adding.FLOWS, sweeping.OURS))
+        self._client = TaughtClient(self._connection, (*ALL, *adding.FLOWS, HELD_BY, sweeping.OURS))
         self._tasks = Tasks()
         self._wall = environment.clock.time
         self._watches = Watches(self._connect, self._tasks)
-        self._claiming = Tasks()
-        self._claims = Claims(self._client, self._watches, self._claiming, self._wall, unclaimed=self._give_back)
+        self._releasing = Tasks()
+        self._claims = Claims(self._client, self._watches, self._wall, unclaimed=self._give_back)
         self._settling = Settling(self._client, self._claims, self._wall)
         self._queues: dict[str, BullQueue] = {}
         self._ends: dict[str, Ends] = {}
@@ -130,7 +129,7 @@ class BullJobs:
         await self._client.start()
         stack.push_async_callback(self._client.close)
         stack.push_async_callback(self._tasks.close)
-        stack.push_async_callback(self._claiming.close, patience=_CLOSING)
+        stack.push_async_callback(self._releasing.close, patience=_CLOSING)
         await check_durability(self._client, self._config.durability, "jobs", _log)
 
     def classify(self, error: Exception) -> NooblyError | None:
@@ -158,10 +157,11 @@ class BullJobs:
         """See the protocol."""
         return await self._claims.claim(queue, self._queue(queue), claim)
 
-    def _give_back(self, queue: str, claimed: Sequence[Claimed]) -> None:
+    def _give_back(self, queue: str, tokens: Sequence[str]) -> None:
         """Let others have what was claimed for a worker that was cancelled meanwhile."""
-        released = [Outcome(hold=Hold(one.job.id, one.token), verdict=Verdict.RELEASE) for one in claimed]
-        self._claiming.spawn(self.settle(queue, released), f"giving back to queue {queue!r}")
+        if tokens:
+            releasing = self._settling.release(queue, self._queue(queue), tokens)
+            self._releasing.spawn(releasing, f"giving back to queue {queue!r}")
 
     async def beat(self, queue: str, holds: Sequence[Hold], lease: float, /) -> list[Beat]:
         """See the protocol."""
