@@ -186,6 +186,31 @@ class TestWhatIsBeside:
         assert await redis.execute("ZRANGE", f"bull:{Q}:noobly-cancelled", 0, -1) == [ticket.id.encode()]
         assert await redis.execute("EXISTS", f"bull:{Q}:noobly-retrying") == 0
 
+    async def test_what_had_to_stay_leaves_however_late(self, server: RedisServer) -> None:
+        clock = FakeClock()
+        async with opened(server, environment=Environment(clock=clock), keep_succeeded=60.0) as jobs:
+            child = jobs.spec("child", queue=Q)
+            (ticket,) = await jobs.add([jobs.spec("parent", queue="parents", after=[child])])
+            assert await end(jobs, (await jobs.claim(Q, "worker"))[0])
+            for _ in range(3):
+                clock.advance(7200)
+                assert await jobs.sweep(Q) == 0
+            assert await jobs.remove(ticket.id, queue="parents")
+            assert await jobs.sweep(Q) == 1
+
+    async def test_what_expires_leaves_nothing(self, server: RedisServer, redis: RedisConnection) -> None:
+        clock = FakeClock()
+        async with opened(server, environment=Environment(clock=clock)) as jobs:
+            await jobs.add([jobs.spec("task", number, queue=Q, expires=60) for number in range(3)])
+            assert await end(jobs, (await jobs.claim(Q, "worker"))[0])
+            assert await jobs.sweep(Q) == 0
+            assert await redis.execute("ZCARD", f"bull:{Q}:noobly-expiring") == 3
+            clock.advance(61)
+            assert await jobs.sweep(Q) == 0
+            stats = await jobs.stats(Q)
+            assert (stats.expired, stats.succeeded, stats.queued) == (2, 1, 0)
+            assert await redis.execute("EXISTS", f"bull:{Q}:noobly-expiring") == 0
+
 
 class TestDurability:
     async def test_a_server_that_would_lose_jobs(self, server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
