@@ -89,8 +89,8 @@ for _, id in ipairs(ids) do
   local about = redis.call('HMGET', job, 'opts', 'timestamp', 'ats', 'finishedOn', ARGV[4])
   if about[1] and not (about[3] or about[4] or about[5]) then
     local options = cjson.decode(about[1])
-    local own = options['noobly'] and options['noobly']['expires']
-    ends = own and tonumber(about[2]) + (options['delay'] or 0) + 1000 * own or 0
+    local own = type(options['noobly']) == 'table' and tonumber(options['noobly']['expires'])
+    ends = own and tonumber(about[2]) + (tonumber(options['delay']) or 0) + 1000 * own or 0
   end
   if ends > now then
     redis.call('ZADD', KEYS[1], ends, id)
@@ -273,6 +273,7 @@ class BullQueue:
     def __init__(self, prefix: str, name: str) -> None:
         self.name = name
         self.base = f"{prefix}:{name}:"
+        self._keys: dict[str, list[str]] = {}
 
     def key(self, name: str) -> str:
         """Return the key of a name or of a job's id."""
@@ -280,7 +281,13 @@ class BullQueue:
 
     def command(self, script: str, *args: Arg, **places: str) -> Command:
         """Return one of BullMQ's scripts as a command; ``places`` are the keys that differ from call to call."""
-        keys = [self.key(places.get(name, name)) for name in _KEYS[script]]
+        names, keys = _KEYS[script], self._keys.get(script)
+        if keys is None:
+            keys = self._keys[script] = [self.base + name for name in names]
+        if places:
+            keys = keys.copy()
+            for name, place in places.items():
+                keys[names.index(name)] = self.base + place
         return evaluated(SCRIPTS[script], keys, args)
 
 
