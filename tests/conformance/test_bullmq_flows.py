@@ -53,11 +53,6 @@ async def test_a_parent_waits_for_the_job_that_has_its_childs_key(jobs: Jobs) ->
     assert await drained(jobs) == ["parent"]
 
 
-async def test_a_key_that_a_job_above_has(jobs: Jobs) -> None:
-    await add(jobs, "root", unique="k", after=[spec("middle", after=[spec("leaf", unique="k")])])
-    assert await drained(jobs) == ["middle", "root"]
-
-
 async def test_a_key_whose_job_has_succeeded(jobs: Jobs) -> None:
     await add(jobs, "early", unique="k", unique_for=1000)
     assert await drained(jobs) == ["early"]
@@ -97,10 +92,3 @@ async def test_a_delayed_parent_all_of_whose_children_are_others(jobs: Jobs) -> 
     assert await state(jobs, ticket.id) is State.DELAYED
     assert await jobs.rerun(ticket.id, queue=Q)
     assert await drained(jobs) == ["late"]
-
-
-async def test_two_parents_of_one_id_in_one_call(jobs: Jobs) -> None:
-    flows = [spec(number, id="parent", after=[spec(f"child {number}")]) for number in range(2)]
-    first, second = await jobs.add(flows)
-    assert (first.duplicate, second.duplicate) == (False, True)
-    assert await drained(jobs) == ["child 0", "child 1", 0]

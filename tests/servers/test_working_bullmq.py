@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -21,6 +22,8 @@ from noobly.working.records import Held, Settled
 from .redis_server import RedisServer, Servers, bounded_servers, connected
 
 pytest.importorskip("bullmq")
+
+from noobly.working.providers._bullmq_watch import forget_idle
 
 pytestmark = pytest.mark.servers
 
@@ -103,6 +106,42 @@ class TestMarkers:
                     assert [held.job.args for held in await waiting] == [number]
 
 
+class TestWatches:
+    async def test_who_waits_without_a_connection_looks_for_themselves(
+        self, server: RedisServer, redis: RedisConnection
+    ) -> None:
+        async with opened(server) as jobs:
+            names = [f"q{number}" for number in range(70)]
+            await jobs.add([jobs.spec("task", queue=name, id="a") for name in names[:35]])
+            waiting = [asyncio.create_task(jobs.wait("a", queue=name, within=PATIENCE)) for name in names[:35]]
+            claiming = [asyncio.create_task(jobs.claim(name, "worker", wait=2)) for name in names[35:]]
+
+            async def blocked() -> bool:
+                clients = cast(bytes, await redis.execute("CLIENT", "LIST"))
+                return clients.count(b"cmd=bzpopmin") + clients.count(b"cmd=xread") >= 50
+
+            await eventually(blocked, PATIENCE)
+            assert len(cast(bytes, await redis.execute("CLIENT", "LIST")).splitlines()) <= 53
+            await jobs.add([jobs.spec("task", queue=name) for name in names[35:]])
+            assert [len(found) for found in await asyncio.gather(*claiming)] == [1] * 35
+            for name in names[:35]:
+                (held,) = await jobs.claim(name, "worker")
+                await jobs.settle(name, [Settled(id="a", token=held.token, verdict=Verdict.SUCCEEDED)])
+            assert {job.state for job in await asyncio.gather(*waiting)} == {State.SUCCEEDED}
+
+    async def test_queues_that_nobody_waits_for_are_forgotten(self) -> None:
+        known = {str(number): Idle(number % 2 == 0) for number in range(1000)}
+        forget_idle(known)
+        assert len(known) == 500
+        assert not any(one.idle for one in known.values())
+        forget_idle(known)
+        assert len(known) == 500
+
+
+class Idle(NamedTuple):
+    idle: bool
+
+
 class TestBounds:
     async def test_a_bound_that_nobody_asks_for_any_more_ends(
         self, server: RedisServer, redis: RedisConnection
@@ -147,6 +186,31 @@ class TestWhatIsBeside:
         assert await redis.execute("ZRANGE", f"bull:{Q}:noobly-cancelled", 0, -1) == [ticket.id.encode()]
         assert await redis.execute("EXISTS", f"bull:{Q}:noobly-retrying") == 0
 
+    async def test_what_had_to_stay_leaves_however_late(self, server: RedisServer) -> None:
+        clock = FakeClock()
+        async with opened(server, environment=Environment(clock=clock), keep_succeeded=60.0) as jobs:
+            child = jobs.spec("child", queue=Q)
+            (ticket,) = await jobs.add([jobs.spec("parent", queue="parents", after=[child])])
+            assert await end(jobs, (await jobs.claim(Q, "worker"))[0])
+            for _ in range(3):
+                clock.advance(7200)
+                assert await jobs.sweep(Q) == 0
+            assert await jobs.remove(ticket.id, queue="parents")
+            assert await jobs.sweep(Q) == 1
+
+    async def test_what_expires_leaves_nothing(self, server: RedisServer, redis: RedisConnection) -> None:
+        clock = FakeClock()
+        async with opened(server, environment=Environment(clock=clock)) as jobs:
+            await jobs.add([jobs.spec("task", number, queue=Q, expires=60) for number in range(3)])
+            assert await end(jobs, (await jobs.claim(Q, "worker"))[0])
+            assert await jobs.sweep(Q) == 0
+            assert await redis.execute("ZCARD", f"bull:{Q}:noobly-expiring") == 3
+            clock.advance(61)
+            assert await jobs.sweep(Q) == 0
+            stats = await jobs.stats(Q)
+            assert (stats.expired, stats.succeeded, stats.queued) == (2, 1, 0)
+            assert await redis.execute("EXISTS", f"bull:{Q}:noobly-expiring") == 0
+
 
 class TestDurability:
     async def test_a_server_that_would_lose_jobs(self, server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
@@ -158,6 +222,19 @@ class TestDurability:
         with pytest.raises(ConfigError, match="append-only"):
             async with open_jobs(url, durability="require"):
                 pass
+
+    async def test_a_worker_says_so_once(self, server: RedisServer, caplog: pytest.LogCaptureFixture) -> None:
+        async with open_jobs(f"bullmq://127.0.0.1:{server.port}") as jobs:
+
+            @jobs.task(queue=Q)
+            async def work(_: object) -> None:
+                pass
+
+            async with jobs.working():
+                await (await jobs.enqueue(work)).result(PATIENCE)
+        assert [record.message for record in caplog.records if "may lose" in record.message] == [
+            "redis may lose jobs: it has neither an append-only file nor a replica"
+        ]
 
     async def test_a_server_that_keeps_what_it_is_given(self, start: Servers) -> None:
         url = f"bullmq://127.0.0.1:{start('--appendonly', 'yes').port}"

@@ -97,6 +97,12 @@ class TestTasks:
         with pytest.raises(ConfigError):
             Tasks().task(**how)(plain)
 
+    def test_an_argument_may_be_anything(self):
+        def anything(data: object) -> None:
+            pass
+
+        assert Tasks().task()(anything).argument is object
+
     def test_an_option_nobody_knows(self):
         with pytest.raises(ConfigError, match="'retry'; did you mean retries"):
             Tasks().task(retry=3)

@@ -355,7 +355,7 @@ class JobDriver(Driver, Protocol):
     async def sweep(self, queue: Queue, retention: Retention, /) -> int:
         """Forget ended jobs past their retention, but for those whose parent has not ended; return how many.
 
-        Before that, let jobs expire that nobody has begun in their time: those that wait and had no attempt.
+        Before that, let jobs expire that nobody has begun in their time: those that wait and were never claimed.
         """
         ...
 

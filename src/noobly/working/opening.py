@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -65,14 +65,16 @@ async def enter_jobs(stack: AsyncExitStack, request: Request, environment: Envir
     def prepare(jobs: Jobs) -> None:
         loaded = REGISTRY.load(parse_url(request.url).scheme)
         apart = getattr(loaded, "apart", True)  # A server is another place for whoever asks it.
-        jobs.twin = _twin(request, environment) if apart else _itself(jobs)
+        fields = getattr(getattr(loaded, "Config", None), "__struct_fields__", ())
+        told = {"durability": "ignore"} if "durability" in fields else {}  # Once is enough.
+        jobs.twin = _twin(request, environment, {**told, "script_workers": 0}) if apart else _itself(jobs)
 
     return await enter(stack, _SHAPE, request, environment, prepare=prepare)
 
 
-def _twin(request: Request, environment: Environment) -> Twin:
+def _twin(request: Request, environment: Environment, options: Mapping[str, object]) -> Twin:
     """Return what opens the same jobs once more, for a loop in another thread: with the clock, but metrics apart."""
-    quiet = msgspec.structs.replace(request, options={**request.options, "script_workers": 0})
+    quiet = msgspec.structs.replace(request, options={**request.options, **options})
 
     @asynccontextmanager
     async def twin() -> AsyncIterator[Jobs]:

@@ -250,7 +250,7 @@ def checked(bounds: Bounds) -> Bounds:
 def overdue(record: JobRecord, now: float) -> bool:
     """Return whether nobody has begun a job in its time, and its store has not noticed yet."""
     waits = not record.state.final and record.state is not State.RUNNING
-    return waits and record.attempts == 0 and 0 < record.expires_at <= now
+    return waits and not record.started_at and 0 < record.expires_at <= now
 
 
 def value(data: bytes, what: str) -> object:

@@ -15,6 +15,7 @@ from noobly.working.driver import Hold, Retrying, Verdict
 from noobly.working.executing import Executor
 from noobly.working.processes import Failed
 from noobly.working.records import UNLIMITED, Held, Settled
+from noobly.working.states import ASKED
 from noobly.working.tasks import Task, Tasks
 
 _log = logging.getLogger("noobly.working")
@@ -26,7 +27,7 @@ _BY_ITSELF = "the handler cancelled itself"
 class Stop(Enum):
     """Why an attempt is stopped from outside."""
 
-    CANCELLED = "somebody cancelled the job"
+    CANCELLED = ASKED
     LATE = "its time is over"
     LOST = "its lease had ended"
     RELEASED = "its worker stopped"

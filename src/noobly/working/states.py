@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from enum import Enum
 
+ASKED = "somebody cancelled the job"
+"""The error of a job that was cancelled, where there is none of its own."""
+
+LATE = "nobody began it in its time"
+"""The error of a job that has expired."""
+
 
 class Word(Enum):
     """Base of the words here: each is one object, which is its hash, where ``Enum`` would compute one of its name."""

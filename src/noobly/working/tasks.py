@@ -149,7 +149,7 @@ def _argument(name: str, function: Callable[..., object], positional: Sequence[i
     except TypeError as error:
         raise ConfigError(f"the annotations of task {name!r} cannot be read: {error}") from error
     try:
-        fits = not isinstance(msgspec.inspect.type_info(found), msgspec.inspect.CustomType)
+        fits = found is object or not isinstance(msgspec.inspect.type_info(found), msgspec.inspect.CustomType)
         msgspec.json.Decoder(found)
     except TypeError as error:
         raise ConfigError(f"task {name!r} takes {found!r}, to which no JSON can be converted: {error}") from error

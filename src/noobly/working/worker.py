@@ -27,6 +27,7 @@ from noobly.working.places import Asked, Places
 from noobly.working.records import Held, Settled, Value
 from noobly.working.running import Attempt, Stop
 from noobly.working.settling import Answer, Settling
+from noobly.working.states import LATE
 from noobly.working.stats import Attempts
 from noobly.working.tasks import Tasks
 
@@ -266,7 +267,7 @@ class Worker:
                 id=job.id, token=held.token, verdict=Verdict.FAILED, error=f"its worker vanished {job.stalls} times"
             )
         if 0 < job.expires_at <= self._clock.time() and held.fence <= 1:
-            return Settled(id=job.id, token=held.token, verdict=Verdict.EXPIRED, error="nobody began it in its time")
+            return Settled(id=job.id, token=held.token, verdict=Verdict.EXPIRED, error=LATE)
         return None
 
     def _settled(self, queue: str, attempt: Attempt, settled: Settled, answer: Answer) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from noobly.core.errors import Closed, NooblyError, Unavailable
 from noobly.core.events import OperationFinished
+from noobly.testing.clock import eventually
 from noobly.testing.working.harness import JobHarness
 from noobly.testing.working.theme import (
     LONG,
@@ -33,6 +34,7 @@ from noobly.testing.working.theme import (
 )
 from noobly.working import Jobs, State, Verdict, events
 from noobly.working.driver import Hold
+from noobly.working.records import Held
 
 _CALLS: tuple[Callable[[Jobs], Awaitable[object]], ...] = (
     lambda jobs: jobs.add([spec(1)]),
@@ -122,6 +124,29 @@ class LifecycleTheme(Theme):
             stats = await jobs.stats(Q)
             assert stats.queued == 0
             assert stats.succeeded >= len(added)
+
+    async def test_a_cancelled_claim_gives_back_what_it_brought(self, jobs: Jobs, harness: JobHarness) -> None:
+        if not harness.direct:
+            pytest.skip("an answer that nobody waits for any more is lost on its way")
+        chance = random.Random(11)
+        await jobs.add([spec(number) for number in range(5)])
+        for _ in range(100):
+            claiming = asyncio.create_task(jobs.claim(Q, "worker", max=2, wait=0.5, lease=LONG))
+            for _ in range(chance.randrange(60)):
+                await asyncio.sleep(0)
+            claiming.cancel()
+            (found,) = await asyncio.gather(claiming, return_exceptions=True)
+            if isinstance(found, list):
+                await jobs.settle(Q, [settled(each, Verdict.RELEASE) for each in found])
+        held: list[Held] = []
+
+        async def all_there() -> bool:
+            held.extend(await look(jobs))
+            return len(held) == 5
+
+        await eventually(all_there, timeout=PATIENCE)
+        counted = sorted((each.job.args, each.job.attempts, each.job.stalls) for each in held)
+        assert counted == [(number, 1, 0) for number in range(5)]
 
     async def test_closed_jobs_refuse_every_call(self, harness: JobHarness) -> None:
         async with harness.open() as jobs:

@@ -15,6 +15,7 @@ from noobly.testing.working.theme import (
     Q,
     Theme,
     add,
+    comes,
     drained,
     look,
     one,
@@ -154,21 +155,54 @@ class StatesTheme(Theme):
 
     async def test_what_nobody_began_in_its_time_has_expired(self, jobs: Jobs, harness: JobHarness) -> None:
         short = 4 * harness.tick
-        parent = spec("parent", after=[spec("late", id="late", expires=short, lenient=True)])
-        await jobs.add([parent, spec("later", id="later", expires=LONG), spec("retried", id="retried", expires=short)])
-        await jobs.cancel("later", queue=Q)
-        for held in await look(jobs):
-            retried = held.job.id == "retried"
-            await settle(jobs, held, Verdict.RETRY if retried else Verdict.RELEASE, delay=LONG if retried else 0.0)
+        await add(jobs, "later", id="later", expires=LONG)
+        assert await jobs.cancel("later", queue=Q) is State.CANCELLED
+        await add(jobs, "retried", expires=short)
+        await settle(jobs, await one(jobs), Verdict.RETRY, delay=LONG)
+        await jobs.add([spec("parent", after=[spec("late", id="late", expires=short, lenient=True)])])
         await harness.advance(6 * harness.tick)
         job = await jobs.wait("late", queue=Q)
         assert (job.state, job.attempts) == (State.EXPIRED, 0)
         assert job.error
         assert job.finished_at > 0
-        assert await state(jobs, "retried") is State.RETRYING
         stats = await jobs.stats(Q)
         assert (stats.queued, stats.retrying, stats.expired, stats.cancelled) == (1, 1, 1, 1)
         assert await drained(jobs) == ["parent"]
+
+    @pytest.mark.parametrize("way", ["released", "stalled"])
+    async def test_what_was_begun_in_its_time_runs(self, jobs: Jobs, harness: JobHarness, way: str) -> None:
+        tick = harness.tick
+        ticket = await add(jobs, 1, expires=4 * tick)
+        held = await one(jobs, lease=LONG if way == "released" else 3 * tick)
+        if way == "released":
+            assert await settle(jobs, held, Verdict.RELEASE)
+        await harness.advance(6 * tick)
+        assert await jobs.sweep(Q) == 0
+        assert (await jobs.wait(ticket.id, queue=Q, within=0)).state in (State.QUEUED, State.RUNNING)
+        again = await comes(harness, jobs, ticks=0)
+        assert (again.job.id, again.job.attempts, again.fence > held.fence) == (ticket.id, 1, True)
+        assert await settle(jobs, again, result=5)
+        assert (await jobs.get(ticket.id, queue=Q)).result == 5
+
+    async def test_the_time_of_a_delayed_job_begins_after_its_delay(self, jobs: Jobs, harness: JobHarness) -> None:
+        tick = harness.tick
+        ticket = await add(jobs, 1, delay=4 * tick, expires=8 * tick)
+        expires_at = (await jobs.get(ticket.id, queue=Q)).expires_at
+        await harness.advance(6 * tick)
+        assert await jobs.sweep(Q) == 0
+        held = await one(jobs)
+        assert held.job.expires_at == pytest.approx(expires_at, abs=0.01)
+        assert held.job.expires_at == pytest.approx(held.job.created_at + 12 * tick, abs=0.01)
+
+    async def test_what_has_expired_runs_again_without_haste(self, jobs: Jobs, harness: JobHarness) -> None:
+        ticket = await add(jobs, 1, expires=2 * harness.tick)
+        await harness.advance(4 * harness.tick)
+        assert await jobs.sweep(Q) == 0
+        assert await jobs.rerun(ticket.id, queue=Q)
+        assert await jobs.sweep(Q) == 0
+        job = await jobs.wait(ticket.id, queue=Q, within=0)
+        assert (job.state, job.expires_at) == (State.QUEUED, 0)
+        assert await drained(jobs) == [1]
 
     async def test_a_sweep_lets_jobs_expire(self, jobs: Jobs, harness: JobHarness) -> None:
         await jobs.add([spec(number, expires=2 * harness.tick) for number in range(600)])
@@ -233,7 +267,7 @@ class StatesTheme(Theme):
         await asyncio.wait([waiting], timeout=0.05)
         assert await jobs.cancel(id, queue=Q) is State.CANCELLED
         job = await waiting
-        assert job.state is State.CANCELLED
+        assert (job.state, job.attempts) == (State.CANCELLED, 1 if place is State.RETRYING else 0)
         assert job.finished_at > 0
         assert job.error
         assert id not in [held.job.id for held in await look(jobs)]

@@ -14,7 +14,7 @@ import msgspec
 
 from noobly.clients.redis import Command, RedisReplyError, RedisScript, Reply
 from noobly.working.driver import Added, NewJob
-from noobly.working.providers._bullmq_jobs import add_command, parent_of
+from noobly.working.providers._bullmq_jobs import EXPIRING, add_command, milliseconds, parent_of
 from noobly.working.providers._bullmq_names import known, stored
 from noobly.working.providers._bullmq_scripts import BullQueue, evaluated
 
@@ -118,6 +118,9 @@ def _add(new: NewJob, queues: Queues, place: int, now: int) -> list[Command]:
     queue, key = queues(new.queue), _key(queues, new)
     parents = queues(new.parent_queue) if new.parent is not None else None
     commands: list[Command] = [("EXISTS", key), add_command(queue, parents, new, place, now)]
+    if new.expires:
+        ends = now + milliseconds(new.delay + new.expires)
+        commands.append(("ZADD", queue.key(EXPIRING), "NX", ends, stored(new.id)))
     if parents is not None and new.unique is not None:
         keys = [queue.key(f"de:{new.unique}"), parents.key(stored(new.parent or ""))]
         parent = msgspec.json.encode(parent_of(new, parents))

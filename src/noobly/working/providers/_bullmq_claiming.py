@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from itertools import count
-from typing import cast
+from typing import NamedTuple, cast
 
 import msgspec
 
 from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply
 from noobly.core.clock import fresh_id
-from noobly.core.lifecycle import Tasks
 from noobly.working.driver import Bounds, Claim, Claimed, Hold, Outcome, State, Verdict
 from noobly.working.providers import _bullmq_ended as ended
 from noobly.working.providers._bullmq_jobs import milliseconds, record
@@ -19,7 +18,7 @@ from noobly.working.providers._bullmq_names import held, hold
 from noobly.working.providers._bullmq_options import Ending, Fields, ending
 from noobly.working.providers._bullmq_scheduling import follow
 from noobly.working.providers._bullmq_scripts import BOUND, DOOM, GIVE_BACK, TAKE, BullQueue, evaluated, packed
-from noobly.working.providers._bullmq_watch import Markers
+from noobly.working.providers._bullmq_watch import Markers, Watches, forget_idle
 
 _MAX_STALLS = 1_000_000
 """BullMQ shall not fail jobs whose workers vanish; our workers count and decide."""
@@ -34,8 +33,14 @@ _SOON = 0.001
 _LOOK = 1.0
 """Seconds between two looks for jobs whose worker has vanished, by all workers of a queue together, at most."""
 
+_REMEMBERED = 10_000
+"""Claimed jobs of which is remembered what BullMQ wants to know at their end; it is read again of others."""
+
 _BOUND_FOR = 10_000
 """Milliseconds for which a bound holds that nobody has repeated, so that none outlives the code that asks for it."""
+
+
+Unclaimed = Callable[[str, Sequence[str]], None]
 
 
 class _Place:
@@ -43,9 +48,23 @@ class _Place:
 
     def __init__(self, markers: Markers) -> None:
         self.markers = markers
+        self.looking = 0
         self.guess = 1
         self.checked_at = float("-inf")
         self.running = 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody claims from it."""
+        return not self.looking
+
+
+class _Taken(NamedTuple):
+    """Jobs, or the seconds after which it is worth looking again and whether it is the rate that says so."""
+
+    jobs: list[Claimed]
+    pause: float
+    held_back: bool
 
 
 class Claims:
@@ -53,15 +72,16 @@ class Claims:
 
     Args:
         client: The connection.
-        connect: Makes another one, to wait on.
-        tasks: Owns the waiting.
+        watches: Own the waiting.
         wall: Returns seconds since the epoch.
+        unclaimed: Gives back what came of a queue, under some tokens, when nobody wanted it any more.
     """
 
     def __init__(
-        self, client: RedisClient, connect: Callable[[], RedisClient], tasks: Tasks, wall: Callable[[], float]
+        self, client: RedisClient, watches: Watches, wall: Callable[[], float], *, unclaimed: Unclaimed
     ) -> None:
-        self._client, self._connect, self._tasks, self._wall = client, connect, tasks, wall
+        self._client, self._watches, self._wall = client, watches, wall
+        self._unclaimed = unclaimed
         self._owner = fresh_id()
         self._numbers = count(1)
         self._places: dict[str, _Place] = {}
@@ -90,19 +110,28 @@ class Claims:
         place = self._place(name, queue)
         now = asyncio.get_running_loop().time
         until = now() + claim.wait
-        await self._prepare(place, queue, claim)
-        while True:
-            heard = place.markers.heard
-            found, pause, held_back = await self._take(name, place, queue, claim)
-            left = until - now()
-            if found or left <= 0:
-                return found
-            pause = max(_SOON, min(left, pause))
-            await (place.markers.rest(self._client, pause) if held_back else place.markers.wait(heard, pause))
+        tokens: list[str] = []
+        place.looking += 1
+        try:
+            await self._prepare(place, queue, claim)
+            while True:
+                heard = place.markers.heard
+                taken = await self._take(name, place, queue, claim, tokens)
+                left = until - now()
+                if taken.jobs or left <= 0:
+                    return taken.jobs
+                pause = max(_SOON, min(left, taken.pause))
+                await (place.markers.rest(self._client, pause) if taken.held_back else place.markers.wait(heard, pause))
+        except asyncio.CancelledError:
+            self._unclaimed(name, tokens)
+            raise
+        finally:
+            place.looking -= 1
 
     def _place(self, name: str, queue: BullQueue) -> _Place:
         if name not in self._places:
-            self._places[name] = _Place(Markers(self._connect, queue.key("marker"), self._tasks))
+            forget_idle(self._places)
+            self._places[name] = _Place(Markers(self._watches, queue.key("marker")))
         return self._places[name]
 
     async def _prepare(self, place: _Place, queue: BullQueue, claim: Claim) -> None:
@@ -123,10 +152,9 @@ class Claims:
             if isinstance(reply, RedisReplyError):
                 raise reply
 
-    async def _take(
-        self, name: str, place: _Place, queue: BullQueue, claim: Claim
-    ) -> tuple[list[Claimed], float, bool]:
-        """Return jobs, or the seconds after which it is worth looking again and whether it is the rate that says so."""
+    async def _take(self, name: str, place: _Place, queue: BullQueue, claim: Claim, tokens: list[str]) -> _Taken:
+        """Take jobs; ``tokens`` tells under which some may be held, for whoever is cancelled meanwhile."""
+        tokens.clear()
         wait = min(claim.lease / 3, _LOOK)
         most = claim.most
         if claim.bounds.starts:
@@ -134,9 +162,10 @@ class Claims:
         found: list[Claimed] = []
         while len(found) < most:
             asked = min(place.guess, most - len(found))
-            tokens = [f"{self._owner}:{next(self._numbers)}" for _ in range(asked)]
-            replies = await self._client.execute_many([_move(queue, claim, token, self._now()) for token in tokens])
-            got = [await self._claimed(name, queue, *one) for one in zip(tokens, replies, strict=True)]
+            fresh = [f"{self._owner}:{next(self._numbers)}" for _ in range(asked)]
+            tokens += fresh
+            replies = await self._client.execute_many([_move(queue, claim, token, self._now()) for token in fresh])
+            got = [await self._claimed(name, queue, *one) for one in zip(fresh, replies, strict=True)]
             found += [one for one in got if one is not None]
             if any(one is None for one in got):
                 wait = min([wait, *(max(_SOON, due - self._wall()) for due in map(_due, replies) if due is not None)])
@@ -146,7 +175,7 @@ class Claims:
         if claim.bounds.starts and most > len(found):
             unused = (most - len(found)) * _cost(claim.bounds)
             await self._client.execute(*evaluated(GIVE_BACK, [queue.key("noobly-rate")], [unused]))
-        return found, wait, most == 0
+        return _Taken(found, wait, most == 0)
 
     async def _admitted(self, queue: BullQueue, bounds: Bounds, most: int, wait: float) -> tuple[int, float]:
         asked = [bounds.starts, _cost(bounds), most]
@@ -173,9 +202,11 @@ class Claims:
         if b"defa" in fields:  # One of the jobs it runs after has failed, so it fails too.
             reason = fields[b"defa"].decode(errors="replace")
             outcome = Outcome(hold=claim, verdict=Verdict.FAILED, error=reason)
-            never_begun: Command = ("HINCRBY", queue.key(raw), "atm", -1)
-            await self._client.execute_many([*ended.settle(queue, outcome, known, self._now()), never_begun])
+            steps = ended.steps(queue, outcome, known, self._now())
+            await self._client.execute_many([ended.uncounted(queue, claim), *steps.end, *steps.beside])
             return None
+        if len(self._held) >= _REMEMBERED:
+            del self._held[next(iter(self._held))]
         self._held[name, raw] = known
         job = record(name, claim.id, fields, b"active")
         running = msgspec.structs.replace(job, state=State.RUNNING)

@@ -22,6 +22,12 @@ ENDED_AS = "noobly"
 CANCELLING = "noobly-cancelling"
 """The field of a job that somebody wants to end while it runs."""
 
+LASTING = "noobly-lasting"
+"""The field of a job that does not expire any more, for somebody has asked for it again."""
+
+EXPIRING = "noobly-expiring"
+"""When jobs expire, unless they are begun or have ended before; what stands there of others leaves in its time."""
+
 _STATES = {
     b"completed": State.SUCCEEDED,
     b"failed": State.FAILED,
@@ -106,7 +112,7 @@ def record(queue: str, id: str, fields: Fields, state: bytes) -> JobRecord:
         stalls=_number(fields, b"stc"),
         created_at=created / 1000,
         run_at=(begun + delay) / 1000,
-        expires_at=(created + delay) / 1000 + options.own.expires if options.own.expires else 0.0,
+        expires_at=_expires_at(fields, options, created),
         started_at=_number(fields, b"processedOn") / 1000,
         finished_at=_number(fields, b"finishedOn") / 1000,
         progress=fields.get(b"progress", b""),
@@ -118,6 +124,13 @@ def record(queue: str, id: str, fields: Fields, state: bytes) -> JobRecord:
         pending=_number(fields, b"pending"),
         cancelling=not stands.final and CANCELLING.encode() in fields,
     )
+
+
+def _expires_at(fields: Fields, options: Options, created: int) -> float:
+    if not options.own.expires or LASTING.encode() in fields:
+        return 0.0
+    # The field ``delay`` is of the latest wait, not of the first one.
+    return (created + (options.delay or 0.0)) / 1000 + options.own.expires
 
 
 def _state(fields: Fields, state: bytes, attempts: int) -> State:

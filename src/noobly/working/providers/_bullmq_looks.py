@@ -8,11 +8,11 @@ from typing import cast
 
 from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply
 from noobly.clients.redis_scan import scan
-from noobly.working.driver import FINAL, Hold, JobRecord, Outcome, State, Verdict
+from noobly.working.driver import FINAL, JobRecord, State
 from noobly.working.providers import _bullmq_ended as ended
-from noobly.working.providers._bullmq_jobs import CANCELLING, ENDED_AS, place, record
+from noobly.working.providers._bullmq_jobs import CANCELLING, ENDED_AS, EXPIRING, LASTING, place, record
 from noobly.working.providers._bullmq_names import known, stored, unescaped
-from noobly.working.providers._bullmq_scripts import OVERLAPS, BullQueue, evaluated
+from noobly.working.providers._bullmq_scripts import AGAIN, OVERLAPS, REPORT, BullQueue, evaluated
 
 _LISTS = ("wait", "paused", "active")
 _SETS = ("prioritized", "delayed", "waiting-children", "completed", "failed")
@@ -27,6 +27,9 @@ _HOLDERS = {
     State.EXPIRED: ("failed",),
 }
 _SPECIAL = re.compile(r"([\\*?\[\]])")
+_AGAIN = "noobly-again"
+"""Where a job stands, within one transaction, that runs again."""
+
 _MOST_NAMES = 10_000
 _WALKED = 11_000
 """Jobs of one list or set that a page looks at, at most."""
@@ -156,13 +159,26 @@ async def rerun(client: RedisClient, queue: BullQueue, name: str, raw: str) -> b
         return False
     if found.state in FINAL:
         # What counts its claims goes on, for it is the fence.
-        again = queue.command("reprocessJob", raw, "LPUSH", "failedReason", "failed", "1", "0", JOB=raw)
-        fresh: list[Command] = [("HDEL", queue.key(raw), ENDED_AS, CANCELLING, "stc")]
-        replies = await client.execute_many([again, *fresh, *_forgotten(queue, raw)])
-        return _good(replies[0]) == 1
+        again = queue.command("reprocessJob", raw, "LPUSH", "failedReason", "failed", "1", "0", JOB=raw, failed=_AGAIN)
+        replies = await client.execute_many([("MULTI",), _set_apart(queue, raw), again, ("EXEC",)])
+        done = cast("list[Reply | RedisReplyError]", _good(replies[-1]))
+        return [_good(reply) for reply in done][-1] == 1
     promoted = queue.command("promote", queue.base, raw)
     replies = await client.execute_many([promoted, ("ZREM", queue.key(ended.RETRYING), raw)])
     return _good(replies[0]) == 0
+
+
+def _set_apart(queue: BullQueue, raw: str) -> Command:
+    """Return the command that lets a failed job run again which has its key, and nothing of how it ended."""
+    keys = [raw, "failed", _AGAIN, *ended.ENDINGS.values(), ended.RETRYING, EXPIRING]
+    args = [queue.base, raw, LASTING, ENDED_AS, CANCELLING, "stc"]
+    return evaluated(AGAIN, [queue.key(name) for name in keys], args)
+
+
+async def report(client: RedisClient, queue: BullQueue, raw: str, progress: bytes, lines: Sequence[str]) -> bool:
+    """Store what a handler reports of a job that has not ended."""
+    keys = [queue.key(name) for name in (raw, "events", "meta", f"{raw}:logs")]
+    return await client.execute(*evaluated(REPORT, keys, [raw, progress, *lines])) == 1
 
 
 async def remove(client: RedisClient, queue: BullQueue, raw: str) -> bool:
@@ -188,11 +204,6 @@ async def pause(client: RedisClient, queue: BullQueue) -> None:
 async def resume(client: RedisClient, queue: BullQueue) -> None:
     """Hand out again."""
     _good((await client.execute_many([queue.command("pause", "resumed", SOURCE="paused", TARGET="wait")]))[0])
-
-
-def cancelled(hold: Hold) -> Outcome:
-    """Return the end of a job that was cancelled before it ran."""
-    return Outcome(hold=hold, verdict=Verdict.CANCELLED, error="somebody cancelled the job")
 
 
 def _good(reply: Reply | RedisReplyError) -> Reply:

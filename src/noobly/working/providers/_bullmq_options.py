@@ -50,6 +50,7 @@ class Options(msgspec.Struct, frozen=True):
     """The options of a stored job, those that matter here."""
 
     attempts: int = 1
+    delay: float | None = None
     backoff: _Backoff | float | None = None
     noobly: Own | None = None
     fpof: bool = False

@@ -49,28 +49,110 @@ _KEYS: dict[str, tuple[str, ...]] = {
         *("active",),
     ),
     "pause": ("SOURCE", "TARGET", "meta", "prioritized", "events", "delayed", "marker"),
-    "updateProgress": ("JOB", "events", "meta"),
-    "addLog": ("JOB", "LOGS"),
 }
 
-CANCEL = RedisScript("""
+_SEIZE = """
+local function seize(id, job, token)
+  local taken = 0
+  for i = 5, 7 do taken = taken + redis.call('ZREM', KEYS[i], id) end
+  for i = 3, 4 do
+    if taken == 0 then taken = redis.call('LREM', KEYS[i], 1, id) end
+  end
+  if taken == 0 then return false end
+  redis.call('LPUSH', KEYS[2], id)
+  redis.call('SET', job .. ':lock', token, 'PX', 60000)
+  redis.call('HINCRBY', job, 'atm', -1)
+  return true
+end
+"""
+# Takes a job that waits into our hands, so that BullMQ's own script can end it, which then counts an attempt.
+
+SEIZED_FROM = ("active", "wait", "paused", "prioritized", "delayed", "waiting-children")
+"""The keys that ``CANCEL`` and ``EXPIRE`` want behind their first one."""
+
+CANCEL = RedisScript(f"""{_SEIZE}
 if redis.call('EXISTS', KEYS[1]) == 0 then return 'missing' end
-if redis.call('EXISTS', KEYS[1] .. ':lock') == 1 then
-  redis.call('HSET', KEYS[1], ARGV[3], 1)
-  return 'running'
-end
-local taken = redis.call('LREM', KEYS[3], 1, ARGV[1]) + redis.call('LREM', KEYS[4], 1, ARGV[1])
-for i = 5, 7 do taken = taken + redis.call('ZREM', KEYS[i], ARGV[1]) end
-if taken == 0 then
+if redis.call('EXISTS', KEYS[1] .. ':lock') == 0 then
+  if seize(ARGV[1], KEYS[1], ARGV[2]) then return 'held' end
   if redis.call('HEXISTS', KEYS[1], 'finishedOn') == 1 then return 'ended' end
-  redis.call('HSET', KEYS[1], ARGV[3], 1)
-  return 'running'
 end
-redis.call('LPUSH', KEYS[2], ARGV[1])
-redis.call('SET', KEYS[1] .. ':lock', ARGV[2], 'PX', 60000)
-return 'held'
+redis.call('HSET', KEYS[1], ARGV[3], 1)
+return 'running'
 """)
-"""Take a job that waits into our hands, so that BullMQ's own script can end it; or ask for the end of one that runs."""
+"""Take a job that waits into our hands, or ask for the end of one that runs."""
+
+EXPIRE = RedisScript(f"""{_SEIZE}
+local now, seized = tonumber(ARGV[2]), {{}}
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 500)
+for _, id in ipairs(ids) do
+  local job, ends = ARGV[1] .. id, 0
+  local about = redis.call('HMGET', job, 'opts', 'timestamp', 'ats', 'finishedOn', ARGV[4])
+  if about[1] and not (about[3] or about[4] or about[5]) then
+    local options = cjson.decode(about[1])
+    local own = type(options['noobly']) == 'table' and tonumber(options['noobly']['expires'])
+    ends = own and tonumber(about[2]) + (tonumber(options['delay']) or 0) + 1000 * own or 0
+  end
+  if ends > now then
+    redis.call('ZADD', KEYS[1], ends, id)
+  elseif ends > 0 and redis.call('EXISTS', job .. ':lock') == 1 then
+    redis.call('ZADD', KEYS[1], now + 60000, id)
+  elseif ends > 0 and seize(id, job, ARGV[3]) then
+    redis.call('ZADD', KEYS[1], now + 60000, id)
+    seized[#seized + 1] = id
+  else
+    redis.call('ZREM', KEYS[1], id)
+  end
+end
+return {{#ids, unpack(seized)}}
+""")
+"""Take jobs into our hands that nobody has begun in their time; return how many were looked at, and which."""
+
+UNCOUNT = RedisScript("""
+if redis.call('GET', KEYS[1] .. ':lock') == ARGV[1] then redis.call('HINCRBY', KEYS[1], 'atm', -1) end
+""")
+"""Take back the attempt that BullMQ is about to count where a job ends that was claimed and not begun."""
+
+# With another token in its lock the job is not moved by what follows, and can be ended by whoever knows of it.
+HALT = RedisScript("""
+local lock = redis.call('GET', KEYS[1] .. ':lock')
+if (lock ~= ARGV[1] and lock ~= ARGV[2]) or redis.call('HEXISTS', KEYS[1], ARGV[3]) == 0 then return 0 end
+redis.call('SET', KEYS[1] .. ':lock', ARGV[2], 'KEEPTTL')
+return 1
+""")
+"""Keep a job from running again whose end somebody wants; return whether that is so."""
+
+AGAIN = RedisScript("""
+local job, failed, id = KEYS[1], KEYS[2], ARGV[2]
+if redis.call('EXISTS', job) == 0 or not redis.call('ZSCORE', failed, id) then return end
+local unique = redis.call('HGET', job, 'deid')
+if unique then
+  local key = ARGV[1] .. 'de:' .. unique
+  local holder = redis.call('GET', key)
+  local stale = holder and redis.call('PTTL', key) == -1 and redis.call('EXISTS', ARGV[1] .. holder) == 0
+  if holder and holder ~= id and not stale then return end
+  if holder ~= id then redis.call('SET', key, id) end
+end
+redis.call('ZREM', failed, id)
+redis.call('ZADD', KEYS[3], 0, id)
+for i = 4, #KEYS do redis.call('ZREM', KEYS[i], id) end
+redis.call('HSET', job, ARGV[3], 1)
+redis.call('HDEL', job, unpack(ARGV, 4))
+""")
+"""Put a failed job, unless another one has its key, where BullMQ's script then finds it that lets it run again."""
+
+REPORT = RedisScript("""
+local about = redis.call('HMGET', KEYS[1], 'timestamp', 'finishedOn')
+if not about[1] or about[2] then return 0 end
+if ARGV[2] ~= '' then
+  local most = redis.call('HGET', KEYS[3], 'opts.maxLenEvents') or 10000
+  redis.call('HSET', KEYS[1], 'progress', ARGV[2])
+  redis.call('XADD', KEYS[2], 'MAXLEN', '~', most, '*', 'event', 'progress', 'jobId', ARGV[1], 'data', ARGV[2])
+end
+for i = 3, #ARGV do redis.call('RPUSH', KEYS[4], ARGV[i]) end
+redis.call('LTRIM', KEYS[4], -1000, -1)
+return 1
+""")
+"""Do what BullMQ's scripts for progress and log lines do, unless the job has ended; return whether it has not."""
 
 FORGO = RedisScript("""
 for _, job in ipairs(KEYS) do redis.call('HDEL', job, ARGV[1]) end
@@ -170,7 +252,9 @@ def _load() -> dict[str, RedisScript]:
 SCRIPTS = _load()
 """The scripts by name."""
 
-ALL = (*SCRIPTS.values(), CANCEL, FORGO, TAKE, GIVE_BACK, BOUND, DOOM, OVERLAPS)
+_OURS = (CANCEL, EXPIRE, UNCOUNT, HALT, AGAIN, REPORT, FORGO, TAKE, GIVE_BACK, BOUND, DOOM, OVERLAPS)
+
+ALL = (*SCRIPTS.values(), *_OURS)
 
 
 def packed(value: object) -> bytes:
@@ -189,6 +273,7 @@ class BullQueue:
     def __init__(self, prefix: str, name: str) -> None:
         self.name = name
         self.base = f"{prefix}:{name}:"
+        self._keys: dict[str, list[str]] = {}
 
     def key(self, name: str) -> str:
         """Return the key of a name or of a job's id."""
@@ -196,7 +281,13 @@ class BullQueue:
 
     def command(self, script: str, *args: Arg, **places: str) -> Command:
         """Return one of BullMQ's scripts as a command; ``places`` are the keys that differ from call to call."""
-        keys = [self.key(places.get(name, name)) for name in _KEYS[script]]
+        names, keys = _KEYS[script], self._keys.get(script)
+        if keys is None:
+            keys = self._keys[script] = [self.base + name for name in names]
+        if places:
+            keys = keys.copy()
+            for name, place in places.items():
+                keys[names.index(name)] = self.base + place
         return evaluated(SCRIPTS[script], keys, args)
 
 

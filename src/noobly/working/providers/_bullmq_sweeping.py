@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from noobly.clients.redis import Arg, Command, RedisClient, RedisReplyError, RedisScript, Reply
 from noobly.working.driver import Retention
@@ -13,14 +13,25 @@ from noobly.working.providers._bullmq_scripts import BullQueue, evaluated
 
 OURS = RedisScript("""
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], ARGV[2], ARGV[3], 'LIMIT', ARGV[4], 1000)
-local found = {#ids}
+local kept, oldest, found = 0, '', {}
 for _, id in ipairs(ids) do
-  local options = redis.call('HGET', ARGV[1] .. id, 'opts')
-  if options and string.find(options, '"noobly":', 1, true) then found[#found + 1] = id end
+  local about = redis.call('HMGET', ARGV[1] .. id, 'opts', 'parentKey', 'finishedOn')
+  if about[1] and string.find(about[1], '"noobly":', 1, true) then
+    local later = about[2]
+    if later and redis.call('EXISTS', later) == 1 and redis.call('HEXISTS', later, 'finishedOn') == 0 then
+      if kept == 0 then oldest = about[3] or ARGV[2] end
+      kept = kept + 1
+    else
+      found[#found + 1] = id
+    end
+  end
 end
-return found
+return {#ids, kept, oldest, unpack(found)}
 """)
-"""Return how many ended jobs were looked at, and the ids of those among them that were added here."""
+"""Return how many ended jobs were looked at, and the ids of those that were added here, the oldest first.
+
+Those are left out whose parent has not ended and may want to see them: how many, and when the first of them ended.
+"""
 
 _SKEW = 3_600_000
 """Milliseconds by which the clocks of workers may differ."""
@@ -48,9 +59,9 @@ async def sweep(client: RedisClient, queue: BullQueue, retention: Retention, now
     for target, age in (("completed", retention.succeeded), ("failed", retention.others)):
         until = now - milliseconds(age)
         since = min(swept.get(target, 0), until) - _SKEW
-        for ids in await _ours(client, queue, target, since, until):
-            total += await _remove(client, queue, ids)
-        swept[target] = until
+        ours = await _ours(client, queue, target, since, until)
+        total += await _remove(client, queue, ours.free)
+        swept[target] = until if ours.oldest is None else min(until, ours.oldest)
     total += await _over(client, queue, retention.most, swept)
     await client.execute_many(_kept_in_step(queue))
     return total
@@ -64,18 +75,28 @@ def _kept_in_step(queue: BullQueue) -> list[Command]:
     ]
 
 
-async def _ours(client: RedisClient, queue: BullQueue, target: str, since: int, until: Arg) -> list[list[str]]:
-    """Return the ids of ended jobs that were added here, in pages, the oldest first."""
-    pages: list[list[str]] = []
-    looked = 0
+class _Ours(NamedTuple):
+    """Ended jobs that were added here: the ids of those that may leave, how many may not, and when the first ended."""
+
+    free: list[str]
+    kept: int
+    oldest: int | None
+
+
+async def _ours(client: RedisClient, queue: BullQueue, target: str, since: int, until: Arg) -> _Ours:
+    """Return the ended jobs that were added here, the oldest first."""
+    free: list[str] = []
+    looked, kept = 0, 0
+    oldest: int | None = None
     while True:
         command = evaluated(OURS, [queue.key(target)], [queue.base, since, until, looked])
-        count, *ids = cast("tuple[int, *tuple[bytes, ...]]", await client.execute(*command))
-        if ids:
-            pages.append([id.decode() for id in ids])
-        looked += count
+        reply = cast("tuple[int, int, bytes, *tuple[bytes, ...]]", await client.execute(*command))
+        count, more, first, *ids = reply
+        free += [id.decode() for id in ids]
+        oldest = int(first) if oldest is None and first else oldest
+        looked, kept = looked + count, kept + more
         if count < 1000:
-            return pages
+            return _Ours(free, kept, oldest)
 
 
 async def _over(client: RedisClient, queue: BullQueue, most: int, swept: dict[str, int]) -> int:
@@ -84,9 +105,9 @@ async def _over(client: RedisClient, queue: BullQueue, most: int, swept: dict[st
     sizes = await client.execute_many([("ZCOUNT", queue.key(target), least, "+inf") for target, least in since])
     if sum(cast(int, _good(size)) for size in sizes) <= most:
         return 0
-    pages = [page for target, least in since for page in await _ours(client, queue, target, least, "+inf")]
-    ours = [id for page in pages for id in page]
-    return await _remove(client, queue, ours[: max(0, len(ours) - most)])
+    found = [await _ours(client, queue, target, least, "+inf") for target, least in since]
+    ours = [id for one in found for id in one.free]
+    return await _remove(client, queue, ours[: max(0, len(ours) + sum(one.kept for one in found) - most)])
 
 
 async def _remove(client: RedisClient, queue: BullQueue, ids: Sequence[str]) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from typing import Protocol, TypeVar
 
 from noobly.clients.redis import Arg, RedisClient, Reply
 from noobly.core.errors import NooblyError
@@ -19,6 +20,15 @@ _BLOCK = 2.0
 _PAUSE = 0.25
 _LINGER = 2.0
 """Seconds for which a connection is kept that nobody needs, for whoever waits in slices is back at once."""
+
+_MOST = 50
+"""Connections that block, of one instance."""
+
+_LOOK = 1.0
+"""Seconds between two looks of somebody who waits for an end and is not told."""
+
+_KNOWN = 1000
+"""Queues that are remembered though nobody waits for them."""
 
 Ask = Callable[[RedisClient], Awaitable[None]]
 """Asks the server once, for at most ``_BLOCK`` seconds, and wakes whoever it concerns."""
@@ -64,18 +74,42 @@ class Waiters:
         return bool(self)
 
 
+class Watches:
+    """The connections that block, so many at most; who waits where there is none looks for themselves.
+
+    Args:
+        connect: Makes a connection, not yet started.
+        tasks: Own the asking.
+    """
+
+    def __init__(self, connect: Callable[[], RedisClient], tasks: Tasks) -> None:
+        self.connect, self._tasks = connect, tasks
+        self._going: set[asyncio.Task[None]] = set()
+
+    @property
+    def full(self) -> bool:
+        """Whether no more may block."""
+        return len(self._going) >= _MOST
+
+    def spawn(self, asking: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Ask from now on."""
+        task = self._tasks.spawn(asking, "watch of a BullMQ queue")
+        self._going.add(task)
+        task.add_done_callback(self._going.discard)
+        return task
+
+
 class Watch:
     """Asks the server over and over while anybody waits, on a connection of its own.
 
     Args:
-        connect: Makes a connection, not yet started.
+        watches: Those that there are.
         ask: Asks once.
         waiters: Those who wait.
-        tasks: Owns the asking.
     """
 
-    def __init__(self, connect: Callable[[], RedisClient], ask: Ask, waiters: Waiters, tasks: Tasks) -> None:
-        self._connect, self._ask, self._waiters, self._tasks = connect, ask, waiters, tasks
+    def __init__(self, watches: Watches, ask: Ask, waiters: Waiters) -> None:
+        self._watches, self._ask, self._waiters = watches, ask, waiters
         self._asking: asyncio.Task[None] | None = None
 
     @property
@@ -83,13 +117,18 @@ class Watch:
         """Whether it asks."""
         return self._asking is not None and not self._asking.done()
 
+    @property
+    def possible(self) -> bool:
+        """Whether it asks, or may begin to."""
+        return self.going or not self._watches.full
+
     def begin(self) -> None:
-        """Ask from now on, as long as anybody waits."""
-        if not self.going:
-            self._asking = self._tasks.spawn(self._go_on(), "watch of a BullMQ queue")
+        """Ask from now on, as long as anybody waits, unless there are too many that do."""
+        if not self.going and not self._watches.full:
+            self._asking = self._watches.spawn(self._go_on())
 
     async def _go_on(self) -> None:
-        client = self._connect()
+        client = self._watches.connect()
         try:
             await client.start()
             while await self._waiters.come(_LINGER):
@@ -108,12 +147,12 @@ class Markers:
     Whoever takes the marker is the only one who wakes. So it is put back where it wakes nobody, or nobody who may work.
     """
 
-    def __init__(self, connect: Callable[[], RedisClient], key: str, tasks: Tasks) -> None:
+    def __init__(self, watches: Watches, key: str) -> None:
         self.heard = 0
         self._waiters, self._resting = Waiters(), Waiters()
         self._key = key
         self._taken = False
-        self._watch = Watch(connect, self._ask, self._waiters, tasks)
+        self._watch = Watch(watches, self._ask, self._waiters)
 
     def wake(self) -> None:
         """Let all who wait look for work."""
@@ -153,14 +192,21 @@ class Markers:
 class Ends:
     """Waits for the events that BullMQ adds when jobs end."""
 
-    def __init__(self, connect: Callable[[], RedisClient], key: str, tasks: Tasks) -> None:
+    def __init__(self, watches: Watches, key: str) -> None:
         self._waiters = Waiters()
         self._key = key
         self._last: Arg | None = None
-        self._watch = Watch(connect, self._ask, self._waiters, tasks)
+        self._watch = Watch(watches, self._ask, self._waiters)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits, and nothing is asked for."""
+        return not self._waiters and not self._watch.going
 
     async def begin(self, client: RedisClient) -> None:
         """Listen from now on, so that an end is heard which comes after a look that is still to be made."""
+        if not self._watch.possible:
+            return
         if self._last is None or not self._watch.going:
             match await client.execute("XREVRANGE", self._key, "+", "-", "COUNT", 1):
                 case [[bytes() as last, _]]:
@@ -171,7 +217,7 @@ class Ends:
 
     async def wait(self, id: str, pause: float) -> None:
         """Wait until a job may have ended, ``pause`` seconds at most."""
-        await self._waiters.wait(id, pause)
+        await self._waiters.wait(id, pause if self._watch.going else min(pause, _LOOK))
 
     async def _ask(self, client: RedisClient) -> None:
         streams = ("STREAMS", self._key, self._last or "$")
@@ -180,6 +226,25 @@ class Ends:
             self._last = last
             if fields.get(b"event") in (b"completed", b"failed"):
                 self._waiters.wake(fields.get(b"jobId", b"").decode())
+
+
+class Forgettable(Protocol):
+    """What is remembered of a queue."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody needs it now."""
+        ...
+
+
+F = TypeVar("F", bound=Forgettable)
+
+
+def forget_idle(known: dict[str, F]) -> None:
+    """Make room where much is remembered."""
+    if len(known) >= _KNOWN:
+        for name in [name for name, one in known.items() if one.idle]:
+            del known[name]
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from noobly.working.driver import Outcome, State, Verdict
-
-ASKED = "somebody cancelled the job"
-"""The error of a job that was cancelled, where there is none of its own."""
-
-LATE = "nobody began it in its time"
-"""The error of a job that has expired."""
-
+from noobly.working.states import ASKED
 
 _LAST = {verdict: State(verdict.value) for verdict in Verdict if verdict.final}
 

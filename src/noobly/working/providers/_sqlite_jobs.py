@@ -10,9 +10,9 @@ import msgspec
 from noobly.clients.sqlite_rows import microseconds
 from noobly.working.driver import JobRecord, Retention, State
 from noobly.working.providers import _sqlite_rows as rows
-from noobly.working.providers._outcomes import ASKED, LATE
 from noobly.working.providers._sqlite_ended import Changed, end, one_less
 from noobly.working.providers._sqlite_rows import BLOCKED, ENDED, HELD, NUMBERS, READY, STATES, Row, find
+from noobly.working.states import ASKED, LATE
 
 
 def report(connection: sqlite3.Connection, queue: str, id: str, progress: bytes, lines: Sequence[str]) -> bool:

@@ -59,7 +59,7 @@ SCHEMA = Schema(
         ("DROP INDEX jobs_moved", "CREATE INDEX jobs_waiting ON jobs (queue, moved) WHERE phase <> 2 AND phase <> 4"),
         (
             """CREATE INDEX jobs_expiring ON jobs (queue, expires_at)
-               WHERE expires_at > 0 AND attempts = 0 AND phase <> 2 AND phase <> 4""",
+               WHERE expires_at > 0 AND fence = 0 AND phase <> 2 AND phase <> 4""",
         ),
     ),
 )
@@ -137,7 +137,7 @@ PAGE = PAGE.format("")
 COUNTS = "SELECT state, count(*) FROM jobs WHERE queue = ? GROUP BY state"
 FORGET = ("DELETE FROM job_logs WHERE job = ?", "DELETE FROM jobs WHERE seq = ?")
 LATE = """SELECT * FROM jobs WHERE queue = ? AND expires_at <= ?
-AND expires_at > 0 AND attempts = 0 AND phase <> 2 AND phase <> 4 LIMIT 500"""
+AND expires_at > 0 AND fence = 0 AND phase <> 2 AND phase <> 4 LIMIT 500"""
 # A job that runs after it and has not ended may want to see it.
 _FREE = """SELECT seq, queue, key, id FROM jobs WHERE queue = ?1 AND phase = 4 AND (parent IS NULL OR NOT EXISTS (
     SELECT 1 FROM job_queues, jobs AS later WHERE job_queues.name = jobs.parent_queue

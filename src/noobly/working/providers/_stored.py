@@ -39,8 +39,7 @@ class Stored(msgspec.Struct, kw_only=True):
 
     def late(self, now: float) -> bool:
         """Return whether nobody has begun it in its time."""
-        record = self.record
-        return 0 < self.expires <= now and record.attempts == 0 and not record.state.final
+        return 0 < self.expires <= now and self.fence == 0 and not self.record.state.final
 
     def weight(self) -> int:
         """Return the bytes of what users and workers have put into it."""

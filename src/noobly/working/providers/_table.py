@@ -26,8 +26,9 @@ from noobly.working.driver import (
     Verdict,
 )
 from noobly.working.providers._keys import Keys
-from noobly.working.providers._outcomes import ASKED, LATE, error_after, state_after
+from noobly.working.providers._outcomes import error_after, state_after
 from noobly.working.providers._stored import Stored, fresh
+from noobly.working.states import ASKED, LATE
 
 _LINES = 1000
 
@@ -92,7 +93,7 @@ class Table:
             heappush(self._ready, (stored.order, stored.record.id, stored.changed))
 
     def _watch(self, stored: Stored) -> None:
-        if stored.expires and not stored.record.attempts:
+        if stored.expires and not stored.fence:
             heappush(self._expiring, (stored.expires, stored.record.id))
 
     def child_ended(self, id: str, now: float) -> None:

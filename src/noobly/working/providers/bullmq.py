@@ -18,27 +18,39 @@ from noobly.clients.redis_config import RedisConfig, redis_client
 from noobly.clients.redis_durability import check_durability
 from noobly.clients.redis_taught import TaughtClient
 from noobly.core.checks import Limits
-from noobly.core.clock import fresh_id
 from noobly.core.config import Config, Secret
 from noobly.core.errors import NooblyError
 from noobly.core.lifecycle import Tasks
 from noobly.core.scope import Environment
-from noobly.working.driver import Added, Beat, Claim, Claimed, Hold, JobRecord, NewJob, Outcome, Retention, State
+from noobly.working.driver import (
+    Added,
+    Beat,
+    Claim,
+    Claimed,
+    Hold,
+    JobRecord,
+    NewJob,
+    Outcome,
+    Retention,
+    State,
+)
 from noobly.working.providers import _bullmq_adding as adding
-from noobly.working.providers import _bullmq_ended as ended
 from noobly.working.providers import _bullmq_looks as looks
 from noobly.working.providers import _bullmq_sweeping as sweeping
 from noobly.working.providers._bullmq_claiming import Claims
 from noobly.working.providers._bullmq_jobs import CANCELLING, milliseconds
-from noobly.working.providers._bullmq_names import escaped, held, hold
-from noobly.working.providers._bullmq_options import Ending, ending
-from noobly.working.providers._bullmq_scripts import ALL, CANCEL, BullQueue, evaluated, packed
-from noobly.working.providers._bullmq_watch import Ends
+from noobly.working.providers._bullmq_names import escaped, held
+from noobly.working.providers._bullmq_scripts import ALL, BullQueue, packed
+from noobly.working.providers._bullmq_settling import HELD_BY, Settling
+from noobly.working.providers._bullmq_watch import Ends, Watches, forget_idle
 
 _log = logging.getLogger("noobly.working")
 
 _KNOWN = 1000
 """Queues that are remembered."""
+
+_CLOSING = 1.0
+"""Seconds that giving back has at the end what cancelled claims brought."""
 
 
 class BullConfig(Config, frozen=True, kw_only=True):
@@ -97,10 +109,13 @@ class BullJobs:
     def __init__(self, config: BullConfig, environment: Environment) -> None:
         self._config, self._environment = config, environment
         self._connection = redis_client(config.redis(), environment)
-        self._client = TaughtClient(self._connection, (*ALL, *adding.FLOWS, sweeping.OURS))
+        self._client = TaughtClient(self._connection, (*ALL, *adding.FLOWS, HELD_BY, sweeping.OURS))
         self._tasks = Tasks()
         self._wall = environment.clock.time
-        self._claims = Claims(self._client, self._connect, self._tasks, self._wall)
+        self._watches = Watches(self._connect, self._tasks)
+        self._releasing = Tasks()
+        self._claims = Claims(self._client, self._watches, self._wall, unclaimed=self._give_back)
+        self._settling = Settling(self._client, self._claims, self._wall)
         self._queues: dict[str, BullQueue] = {}
         self._ends: dict[str, Ends] = {}
         self._swept: dict[str, dict[str, int]] = {}
@@ -114,6 +129,7 @@ class BullJobs:
         await self._client.start()
         stack.push_async_callback(self._client.close)
         stack.push_async_callback(self._tasks.close)
+        stack.push_async_callback(self._releasing.close, patience=_CLOSING)
         await check_durability(self._client, self._config.durability, "jobs", _log)
 
     def classify(self, error: Exception) -> NooblyError | None:
@@ -141,6 +157,12 @@ class BullJobs:
         """See the protocol."""
         return await self._claims.claim(queue, self._queue(queue), claim)
 
+    def _give_back(self, queue: str, tokens: Sequence[str]) -> None:
+        """Let others have what was claimed for a worker that was cancelled meanwhile."""
+        if tokens:
+            releasing = self._settling.release(queue, self._queue(queue), tokens)
+            self._releasing.spawn(releasing, f"giving back to queue {queue!r}")
+
     async def beat(self, queue: str, holds: Sequence[Hold], lease: float, /) -> list[Beat]:
         """See the protocol."""
         if not holds:
@@ -162,44 +184,13 @@ class BullJobs:
 
     async def settle(self, queue: str, outcomes: Sequence[Outcome], /) -> list[bool]:
         """See the protocol."""
-        place, now = self._queue(queue), self._now()
-        raws = [held(one.hold)[0] for one in outcomes]
-        endings = await self._endings(queue, place, raws)
-        parts = [ended.settle(place, one, endings[raw], now) for one, raw in zip(outcomes, raws, strict=True)]
-        replies = [_good(reply) for reply in await self._client.execute_many([part[0] for part in parts])]
-        failing = [ended.failing(one, reply) for one, reply in zip(outcomes, replies, strict=True)]
-        stood = [reply == 0 for reply in replies]
-        beside = [command for part, good in zip(parts, stood, strict=True) if good for command in part[1:]]
-        over = [raw for raw, one, good in zip(raws, outcomes, stood, strict=True) if good and one.verdict.final]
-        beside += [ended.forgo(place, over)] if over else []
-        await self._client.execute_many([*beside, ("ZADD", place.key("marker"), 0, "0")])
-        self._claims.settled(queue, [raw for raw, one in zip(raws, failing, strict=True) if one is None])
-        if failed := [one for one in failing if one is not None]:
-            again = iter(await self.settle(queue, failed))
-            stood = [next(again) if one else good for one, good in zip(failing, stood, strict=True)]
-        return stood
-
-    async def _endings(self, queue: str, place: BullQueue, raws: Sequence[str]) -> dict[str, Ending]:
-        """Return what BullMQ wants to know of each job, which those know that claimed it here."""
-        known = {raw: self._claims.ending(queue, raw) for raw in raws}
-        unknown = [raw for raw, found in known.items() if found is None]
-        fields = ("opts", "stacktrace")
-        replies = await self._client.execute_many([("HMGET", place.key(raw), *fields) for raw in unknown])
-        read: dict[str, Ending] = {}
-        for raw, reply in zip(unknown, replies, strict=True):
-            opts, traces = cast("tuple[bytes | None, bytes | None]", _good(reply))
-            read[raw] = ending({b"opts": opts or b"{}", b"stacktrace": traces or b"[]"})
-        return {raw: found if found is not None else read[raw] for raw, found in known.items()}
+        return await self._settling.settle(queue, self._queue(queue), outcomes)
 
     async def report(self, queue: str, id: str, progress: bytes, lines: Sequence[str], /) -> bool:
         """See the protocol."""
         place = self._queue(queue)
         job = await looks.find(self._client, place, id)
-        commands: list[Command] = [("EXISTS", place.key(job))]
-        if progress:
-            commands.append(place.command("updateProgress", job, progress, JOB=job))
-        commands += [place.command("addLog", job, line, 1000, JOB=job, LOGS=f"{job}:logs") for line in lines]
-        return bool(_good((await self._client.execute_many(commands))[0]))
+        return await looks.report(self._client, place, job, progress, lines)
 
     async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
@@ -207,13 +198,19 @@ class BullJobs:
         job = await looks.find(self._client, place, id)
         if not wait:
             return await looks.get(self._client, place, queue, job)
-        ends = self._ends.setdefault(queue, Ends(self._connect, place.key("events"), self._tasks))
+        ends = self._ends_of(queue, place)
         await ends.begin(self._client)
         found = await looks.get(self._client, place, queue, job)
         if found is None or found.state.final:
             return found
         await ends.wait(job, wait)
         return await looks.get(self._client, place, queue, job)
+
+    def _ends_of(self, queue: str, place: BullQueue) -> Ends:
+        if queue not in self._ends:
+            forget_idle(self._ends)
+            self._ends[queue] = Ends(self._watches, place.key("events"))
+        return self._ends[queue]
 
     async def logs(self, queue: str, id: str, /) -> list[str]:
         """See the protocol."""
@@ -234,14 +231,9 @@ class BullJobs:
 
     async def cancel(self, queue: str, id: str, /) -> State | None:
         """See the protocol."""
-        place, token = self._queue(queue), fresh_id()
+        place = self._queue(queue)
         job = await looks.find(self._client, place, id)
-        names = ("active", "wait", "paused", "prioritized", "delayed", "waiting-children")
-        keys = [place.key(job), *map(place.key, names)]
-        answer = await self._client.execute(*evaluated(CANCEL, keys, [job, token, CANCELLING]))
-        if answer == b"held":
-            await self.settle(queue, [looks.cancelled(hold(job, token))])
-        if answer == b"running":
+        if await self._settling.cancel(queue, place, job):
             return State.RUNNING
         found = await looks.get(self._client, place, queue, job)
         return found.state if found else None
@@ -269,8 +261,11 @@ class BullJobs:
 
     async def sweep(self, queue: str, retention: Retention, /) -> int:
         """See the protocol."""
-        swept = self._swept.setdefault(queue, {})
-        return await sweeping.sweep(self._client, self._queue(queue), retention, self._now(), swept)
+        if len(self._swept) >= _KNOWN:
+            self._swept.clear()
+        place, swept = self._queue(queue), self._swept.setdefault(queue, {})
+        await self._settling.expire(queue, place)
+        return await sweeping.sweep(self._client, place, retention, self._now(), swept)
 
     async def pause(self, queue: str, /) -> None:
         """See the protocol."""
