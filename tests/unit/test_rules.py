@@ -12,7 +12,13 @@ import pytest
 
 from noobly.core.errors import Internal
 from noobly.core.lines import Head
-from noobly.measuring.rules import alerts, dashboard
+from noobly.core.operation import operations
+from noobly.core.public import routes
+from noobly.measuring.rules import WAITS, alerts, dashboard
+from noobly.queueing import Queues
+from noobly.queueing.driver import QueueDriver
+from noobly.working import Jobs
+from noobly.working.driver import JobDriver
 
 FOLDER = Path(__file__).parents[2] / "docs" / "grafana"
 HEADS = [
@@ -60,3 +66,9 @@ def test_a_metric_that_is_not_declared_is_an_error() -> None:
         dashboard([])
     with pytest.raises(Internal, match="noobly_circuit_open"):
         alerts(HEADS[:1])
+
+
+def test_the_operations_that_wait_are_those_that_say_so() -> None:
+    declared = {one.name for driver in (QueueDriver, JobDriver) for one in operations(driver) if one.waits}
+    public = {one.name for portable in (Queues, Jobs) for one in routes(portable) if one.waits}
+    assert declared | public == set(WAITS)

@@ -304,7 +304,7 @@ class JobDriver(Driver, Protocol):
         ...
 
     @operation(idempotent=True, waits=True)
-    async def get(self, queue: Queue, id: JobId, wait: float, /) -> JobRecord | None:
+    async def wait(self, queue: Queue, id: JobId, wait: float, /) -> JobRecord | None:
         """Return a job; where it has not ended, wait up to ``wait`` seconds, 2 at most, for its end."""
         ...
 

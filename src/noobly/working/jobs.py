@@ -263,10 +263,10 @@ class Jobs(JobSugar):
         return await self._driver.sweep(queue, retention)
 
     async def _record(self, id: str, queue: str, wait: float) -> JobRecord:
-        record = await self._driver.get(queue, id, wait)
+        record = await self._driver.wait(queue, id, wait)
         if record is not None and records.overdue(record, self._forms.now()):
             await self.sweep(queue)  # No worker serves the queue, or it would have.
-            record = await self._driver.get(queue, id, 0.0)
+            record = await self._driver.wait(queue, id, 0.0)
         if record is None:
             raise _unknown(id, queue)
         return record

@@ -192,7 +192,7 @@ class BullJobs:
         job = await looks.find(self._client, place, id)
         return await looks.report(self._client, place, job, progress, lines)
 
-    async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
+    async def wait(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
         place = self._queue(queue)
         job = await looks.find(self._client, place, id)

@@ -173,7 +173,7 @@ class MemoryJobs:
         """See the protocol."""
         return self._table(queue).report(id, progress, lines)
 
-    async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
+    async def wait(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
         table = self._table(queue)
         table.wake(self._now())
@@ -181,7 +181,7 @@ class MemoryJobs:
         if stored is None or stored.record.state in FINAL or not wait:
             return stored.record if stored else None
         await _wait(self._watching, (queue, id), wait)
-        return await self.get(queue, id, 0.0)
+        return await self.wait(queue, id, 0.0)
 
     async def logs(self, queue: str, id: str, /) -> list[str]:
         """See the protocol."""

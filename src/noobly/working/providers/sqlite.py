@@ -124,7 +124,7 @@ class SqliteJobs:
             lambda connection: stored.report(connection, queue, id, progress, lines)
         )
 
-    async def get(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
+    async def wait(self, queue: str, id: str, wait: float, /) -> JobRecord | None:
         """See the protocol."""
         clock = asyncio.get_running_loop().time
         until = clock() + wait
