@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from noobly.cli_reach import SERVERS, Place, run
+from noobly.cli_reach import DEFAULT, SERVERS, Place, run
 from noobly.cli_show import write
 
 if TYPE_CHECKING:
@@ -19,23 +18,12 @@ if TYPE_CHECKING:
     from noobly.logging import Logs, Record
     from noobly.settings import Instance, Settings
 
-Url = Annotated[str | None, Parameter(help="The server; by default the one that the settings are for.")]
 Json = Annotated[bool, Parameter(help="Print JSON lines.")]
 Text = Annotated[str, Parameter(help="Text that the message contains.")]
 AtLeast = Annotated[str, Parameter(name="--level", help="The least level, such as warn.")]
 Attributes = Annotated[tuple[str, ...], Parameter(name="--where", help="An attribute as name=value; may be repeated.")]
 Moment = Annotated[datetime | None, Parameter(help="A time, such as 2026-01-31T12:00:00; without a zone, local.")]
 
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Server(Place):
-    """Which server's logs a command means."""
-
-    url: Url = None
-
-
-_DEFAULT = Server()
 
 LevelName = Literal["trace", "debug", "info", "warn", "error", "fatal"]
 
@@ -52,7 +40,7 @@ def tail(
     *,
     level: AtLeast = "",
     where: Attributes = (),
-    place: Server = _DEFAULT,
+    place: Place = DEFAULT,
     json: Json = False,
 ) -> None:
     """Print records as a running server stores them, until Ctrl-C."""
@@ -75,7 +63,7 @@ def search(
     since: Moment = None,
     until: Moment = None,
     limit: Annotated[int, Parameter(help="How many records at most.")] = 100,
-    place: Server = _DEFAULT,
+    place: Place = DEFAULT,
     json: Json = False,
 ) -> None:
     """Print stored records, the newest first."""
@@ -108,7 +96,7 @@ def set_level(
     /,
     *,
     logger: Annotated[str, Parameter(help="Only this logger and those below it.")] = "",
-    place: Server = _DEFAULT,
+    place: Place = DEFAULT,
     json: Json = False,
 ) -> None:
     """Print or set the least level that a running server keeps; it holds until the server ends."""
