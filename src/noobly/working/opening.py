@@ -65,8 +65,7 @@ async def enter_jobs(stack: AsyncExitStack, request: Request, environment: Envir
     def prepare(jobs: Jobs) -> None:
         loaded = REGISTRY.load(parse_url(request.url).scheme)
         apart = getattr(loaded, "apart", True)  # A server is another place for whoever asks it.
-        fields = getattr(getattr(loaded, "Config", None), "__struct_fields__", ())
-        told = {"durability": "ignore"} if "durability" in fields else {}  # Once is enough.
+        told: Mapping[str, object] = getattr(loaded, "told", {})
         jobs.twin = _twin(request, environment, {**told, "script_workers": 0}) if apart else _itself(jobs)
 
     return await enter(stack, _SHAPE, request, environment, prepare=prepare)

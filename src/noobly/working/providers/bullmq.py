@@ -104,6 +104,9 @@ class BullJobs:
     scheme = "bullmq"
     in_process = False
     apart = True
+    told: ClassVar[Mapping[str, object]] = {"durability": "ignore"}
+    """Options of a second driver for the same jobs, which need not say again what the first one has said."""
+
     limits = Limits()
 
     def __init__(self, config: BullConfig, environment: Environment) -> None:
