@@ -56,7 +56,9 @@ async def shell(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator
     store = f"sqlite://{tmp_path}/jobs.db"
     with ExitStack() as stack:
         if request.param == "redis":
-            store = stack.enter_context(private_or_skip("redis", "--appendonly", "yes")).url.replace("redis", "bullmq", 1)
+            store = stack.enter_context(private_or_skip("redis", "--appendonly", "yes")).url.replace(
+                "redis", "bullmq", 1
+            )
         if request.param != "url":
             (tmp_path / "noobly.toml").write_text(f'[working]\nurl = "{store}"\n')
         async with open_jobs(store) as jobs:
