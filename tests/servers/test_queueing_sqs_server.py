@@ -138,7 +138,7 @@ async def test_more_deliveries_than_a_queue_was_made_for(
         found = json.loads((await asyncio.to_thread(other.attributes))["RedrivePolicy"])
     assert found["deadLetterTargetArn"] == made["deadLetterTargetArn"]
     assert int(found["maxReceiveCount"]) == (11 if create else 2)
-    assert ["should be 11 at least" in one.getMessage() for one in caplog.records] == ([] if create else [True] * 2)
+    assert caplog.text.count("should be 11 at least") == (0 if create else 2)
 
 
 @pytest.mark.servers

@@ -152,7 +152,7 @@ class Queues(QueueSugar):
             within = waited(wait, LONGEST_WAIT)
             found = await awaited(lambda left: self._calls.wait(queue, most, held, left), within, self._slice)
         if found:
-            self._analytics.received(queue, len(found))
+            self._analytics.received[queue].value += len(found)
             if self._receivings.handlers:
                 self._receivings.emit(events.Received(*self._where, queue, len(found)))
         return found
@@ -340,11 +340,11 @@ class Queues(QueueSugar):
         return sent
 
     def _tell_sent(self, queue: str, count: int) -> None:
-        self._analytics.sent(queue, count)
+        self._analytics.sent[queue].value += count
         if self._sendings.handlers:
             self._sendings.emit(events.Sent(*self._where, queue, count))
 
     def _tell_acked(self, queue: str, count: int) -> None:
-        self._analytics.acknowledged(queue, count)
+        self._analytics.acknowledged[queue].value += count
         if self._ackings.handlers:
             self._ackings.emit(events.Acknowledged(*self._where, queue, count))

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from noobly.core.lines import Merge
 from noobly.core.looking import Looking
 from noobly.core.scope import Scope
+from noobly.core.series import Number, Numbers
 from noobly.queueing import events
 from noobly.queueing.messages import QueueStats
 
@@ -18,11 +19,30 @@ _OLDEST = "Seconds since the oldest ready message of a queue was sent."
 _STATES = ("ready", "delayed", "in_flight", "dead")
 
 
+class Counts(dict[str, Number]):
+    """One event's count by queue, for what is counted often: ``counts["orders"].value += 1``."""
+
+    def __init__(self, family: Numbers[Number], instance: str, event: str) -> None:
+        super().__init__()
+        self._family, self._instance, self._event = family, instance, event
+
+    def __missing__(self, queue: str) -> Number:
+        found = self._family.one((self._instance, queue, self._event))
+        if len(self) < self._family.cap:
+            self[queue] = found
+        return found
+
+
 class Analytics:
     """The metrics of one instance.
 
-    What happens to every message is told to it directly, for an event costs more than to count it; all else reaches it
-    as an event.
+    What happens to every message is counted directly, for an event costs more than to count it; all else reaches it as
+    an event.
+
+    Attributes:
+        sent: Messages that were stored.
+        received: Deliveries.
+        acknowledged: Messages that are done.
 
     Args:
         scope: The instance.
@@ -41,6 +61,9 @@ class Analytics:
         self._instance = scope.instance
         meter, bus = scope.environment.meter, scope.environment.bus
         self._messages = meter.counter("noobly_queue_messages", _MESSAGES, ("instance", "queue", "event"))
+        self.sent, self.received, self.acknowledged = (
+            Counts(self._messages, scope.instance, event) for event in ("sent", "received", "acknowledged")
+        )
         self._depth = meter.gauge("noobly_queue_depth", _DEPTH, ("instance", "queue", "state"), Merge.MOSTRECENT)
         self._oldest = meter.gauge("noobly_queue_oldest_seconds", _OLDEST, ("instance", "queue"), Merge.MOSTRECENT)
         where = {"service": scope.service, "instance": scope.instance}
@@ -58,18 +81,6 @@ class Analytics:
         """Count nothing more."""
         for end in self._ends:
             end()
-
-    def sent(self, queue: str, count: int) -> None:
-        """Count messages that were stored."""
-        self._count(queue, "sent", count)
-
-    def received(self, queue: str, count: int) -> None:
-        """Count deliveries."""
-        self._count(queue, "received", count)
-
-    def acknowledged(self, queue: str, count: int) -> None:
-        """Count messages that are done."""
-        self._count(queue, "acknowledged", count)
 
     def _count(self, queue: str, event: str, count: int) -> None:
         self._messages.one((self._instance, queue, event)).value += count
