@@ -94,6 +94,8 @@ def pause(value: Seconds | None, name: str) -> float:
     Raises:
         InvalidArgument: It is not a number, not finite, or less than zero.
     """
+    if type(value) is float and value == 0.0:  # Most are, and each message and job comes by here.
+        return 0.0
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, int | float) and not isinstance(number, bool) and number == 0:
         return 0.0

@@ -200,9 +200,8 @@ class Worker:
 
     def _begin(self, queue: str, attempt: Attempt) -> None:
         self._places.busy += 1
-        attempt.task = task = self._loop.create_task(self._one(queue, attempt), name=f"job {attempt.hold.id}")
+        attempt.task = task = self._loop.create_task(self._one(queue, attempt), name=attempt.hold.id)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
 
     def _spare(self, queue: str, attempt: Attempt, bounds: Bounds) -> None:
         """Let a job wait here for a place: as long as its start costs, where starts are limited, for it is spent."""
@@ -237,6 +236,7 @@ class Worker:
             attempt.took = perf_counter() - began
             self._places.busy -= 1
             self._ended(queue, attempt, settled)
+            self._running.discard(attempt.task)
             self._freed()
 
     def _ended(self, queue: str, attempt: Attempt, settled: Settled | None) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from noobly.working.driver import Outcome, State, Verdict
 from noobly.working.states import ASKED
 
+_CANCELLED = State.CANCELLED
+
 _LAST = {verdict: State(verdict.value) for verdict in Verdict if verdict.final}
 
 
@@ -27,4 +29,4 @@ def state_after(outcome: Outcome, cancelling: bool) -> State:
 
 def error_after(outcome: Outcome, state: State) -> str:
     """Return the error of a job that an outcome brings to a last state."""
-    return outcome.error or (ASKED if state is State.CANCELLED else "")
+    return outcome.error or (ASKED if state is _CANCELLED else "")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from noobly.clients.sqlite_arrivals import Glimpse
-from noobly.clients.sqlite_rows import microseconds, parsed, seconds, token
+from noobly.clients.sqlite_rows import microseconds, parsed, seconds
 from noobly.working.driver import Beat, Bounds, Claim, Claimed, Hold
 from noobly.working.providers import _sqlite_rows as rows
 from noobly.working.providers._sqlite_rows import ENDED, Row, Where, find
 
-_in_turn = itemgetter(Row._fields.index("rank"), Row._fields.index("seq"))
+_in_turn = itemgetter(2, 0)
+"""Of what ``CLAIM`` returns, in no order: the rank and the number."""
 
 
 class Taken(NamedTuple):
@@ -30,16 +31,16 @@ def claim(connection: sqlite3.Connection, queue: str, claim: Claim, now: int) ->
         return Taken([], None)
     connection.execute(rows.ROUSE, (where.id, now))
     most = min(claim.most, _room(connection, where, claim.bounds), _starts(where, claim.bounds, now))
-    found: list[Row] = []
+    found: list[tuple[Any, ...]] = []
     if most > 0:
         asked = (where.id, most, now + microseconds(claim.lease), now, claim.worker)
-        found = sorted(map(Row._make, connection.execute(rows.CLAIM, asked)), key=_in_turn)
+        found = sorted(connection.execute(rows.CLAIM, asked), key=_in_turn)
     if not found:
         return Taken([], _next_look(connection, where, claim.bounds, now))
     if claim.bounds.starts:
         full_at = max(where.full_at, now) + len(found) * _cost(claim.bounds)
         connection.execute(rows.FULL_AT, (full_at, where.id))
-    return Taken([Claimed(rows.record(row, queue), token(row.seq, row.fence), row.fence) for row in found], None)
+    return Taken([rows.claimed(row, queue, claim.worker, now) for row in found], None)
 
 
 def _room(connection: sqlite3.Connection, where: Where, bounds: Bounds) -> int:

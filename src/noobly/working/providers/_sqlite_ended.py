@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from noobly.clients.sqlite_rows import microseconds, parsed
-from noobly.working.driver import Outcome, State, Verdict
+from noobly.working.driver import FINAL, Outcome, State, Verdict
 from noobly.working.providers import _sqlite_rows as rows
 from noobly.working.providers._outcomes import error_after, state_after
 from noobly.working.providers._sqlite_rows import BLOCKED, NUMBERS, READY, TIMED, Row, Where, find
@@ -46,9 +46,9 @@ def _ended_alone(
     connection: sqlite3.Connection, asked: Sequence[tuple[object, ...]], outcomes: Sequence[Outcome]
 ) -> bool:
     """End jobs that nothing else depends on, as most are, without looking at them first; all of them, or none."""
-    if not all(outcome.verdict.final for outcome in outcomes):
-        return False
     states = [state_after(outcome, False) for outcome in outcomes]
+    if not FINAL.issuperset(states):
+        return False
     endings = [
         (*claim, NUMBERS[state], outcome.result, error_after(outcome, state))
         for claim, state, outcome in zip(asked, states, outcomes, strict=True)

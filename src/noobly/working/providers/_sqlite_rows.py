@@ -8,17 +8,19 @@ phases by number, for SQLite uses a partial index only where its condition stand
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from noobly.clients.sqlite import Schema
-from noobly.clients.sqlite_rows import microseconds, seconds
-from noobly.working.driver import JobRecord, NewJob, Retrying, State
+from noobly.clients.sqlite_rows import SECOND, microseconds, seconds, token
+from noobly.working.driver import Claimed, JobRecord, NewJob, Retrying, State
 
 STATES = tuple(State)
 """States by the number that stands for them in the file; only ever add to the end of the enumeration."""
 
 NUMBERS = {state: number for number, state in enumerate(STATES)}
 READY, TIMED, HELD, BLOCKED, ENDED = range(5)
+_RUNNING = State.RUNNING
 
 SCHEMA = Schema(
     name="working",
@@ -89,7 +91,8 @@ RUNNING = "SELECT count(*) FROM jobs WHERE queue = ? AND phase IN (1, 2) AND pha
 CLAIM = """UPDATE jobs SET phase = 2, state = 2, due = ?3, attempts = attempts + 1, fence = fence + 1,
 started_at = ?4, moved = ?4, worker = ?5 WHERE seq IN (
     SELECT seq FROM jobs WHERE queue = ?1 AND phase = 0 ORDER BY rank, seq LIMIT ?2
-) RETURNING *"""
+) RETURNING seq, fence, rank, attempts, stalls, cancelling, created_at, run_at, expires_at, max_attempts, base, cap,
+jitter, fixed, timeout, id, task, parent, parent_queue, error, progress, result, data"""
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE queue = ? AND phase IN (1, 2)"
 COUNT_READY = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND phase = 0 LIMIT ?)"
 
@@ -215,34 +218,62 @@ def values(new: NewJob, queue: int, now: int) -> tuple[object, ...]:
     return (*place, 0, 0, 0, now, new.pending, 0, *times, *tries, new.timeout, new.lenient, *names, b"", b"", new.data)
 
 
-def record(row: Row, queue: str) -> JobRecord:
-    """Return a row as a job. It is unpacked at once, which is faster than by name: each claimed job comes by here."""
-    _, _, _, state, _, rank, _, attempts, stalls, _, pending, cancelling, *_ = row
-    created_at, run_at, expires_at, started_at, finished_at = row[12:17]
-    tries, base, cap, jitter, fixed, timeout, _, id, task, _, parent, parent_queue = row[17:29]
-    worker, error, progress, result, data = row[29:]
-    return JobRecord(
+def claimed(row: Sequence[Any], queue: str, worker: str, now: int) -> Claimed:
+    """Return what ``CLAIM`` returns of a row as a claimed job; only what the claim does not know itself is fetched."""
+    seq, fence, rank, attempts, stalls, cancelling, created_at, run_at, expires_at, *_ = row
+    tries, base, cap, jitter, fixed, timeout, id, task, parent, parent_queue, error, progress, result, data = row[9:]
+    job = JobRecord(
         id=id,
         queue=queue,
         task=task,
         data=data,
-        state=STATES[state],
+        state=_RUNNING,
         priority=-rank,
         retrying=Retrying(attempts=tries, base=base, cap=cap, jitter=jitter, fixed=fixed != 0),
         timeout=timeout,
         attempts=attempts,
         stalls=stalls,
-        created_at=seconds(created_at),
-        run_at=seconds(run_at),
-        expires_at=seconds(expires_at),
-        started_at=seconds(started_at),
-        finished_at=seconds(finished_at),
+        created_at=created_at / SECOND,
+        run_at=run_at / SECOND,
+        expires_at=expires_at / SECOND,
+        started_at=now / SECOND,
         progress=progress,
         result=result,
         error=error,
         worker=worker,
         parent=parent,
         parent_queue=parent_queue,
-        pending=pending,
         cancelling=cancelling != 0,
+    )
+    return Claimed(job, token(seq, fence), fence)
+
+
+def record(row: Row, queue: str) -> JobRecord:
+    """Return a row as a job."""
+    return JobRecord(
+        id=row.id,
+        queue=queue,
+        task=row.task,
+        data=row.data,
+        state=STATES[row.state],
+        priority=-row.rank,
+        retrying=Retrying(
+            attempts=row.max_attempts, base=row.base, cap=row.cap, jitter=row.jitter, fixed=row.fixed != 0
+        ),
+        timeout=row.timeout,
+        attempts=row.attempts,
+        stalls=row.stalls,
+        created_at=seconds(row.created_at),
+        run_at=seconds(row.run_at),
+        expires_at=seconds(row.expires_at),
+        started_at=seconds(row.started_at),
+        finished_at=seconds(row.finished_at),
+        progress=row.progress,
+        result=row.result,
+        error=row.error,
+        worker=row.worker,
+        parent=row.parent,
+        parent_queue=row.parent_queue,
+        pending=row.pending,
+        cancelling=row.cancelling != 0,
     )
