@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
+import sys
 from datetime import timedelta
 
 import pytest
@@ -89,6 +91,11 @@ class TestSeconds:
             seconds(bad, "ttl")  # type: ignore[arg-type]
 
 
+def _left() -> int:
+    """Return how many levels of the interpreter's stack are left."""
+    return sys.getrecursionlimit() - len(inspect.stack(0))
+
+
 class TestCodec:
     def test_text_that_utf_8_can_carry(self) -> None:
         assert storable("a lone \ud800 half") == "a lone \\ud800 half"
@@ -107,6 +114,22 @@ class TestCodec:
                 encode(bad, Codec.JSON, "k")
         with pytest.raises(InvalidArgument):
             encode("text", Codec.RAW, "k")
+
+    @pytest.mark.parametrize("codec", [Codec.JSON, Codec.MSGPACK])
+    def test_what_could_not_be_written_everywhere_is_refused(self, codec: Codec) -> None:
+        def nested(levels: int) -> object:
+            value: object = []
+            for _ in range(levels):
+                value = [value]
+            return value
+
+        assert encode(nested(600), codec, "k")
+        with pytest.raises(InvalidArgument, match="too many others"):
+            encode(nested(_left() - 50), codec, "k")
+
+    def test_wide_values_are_not_deep(self) -> None:
+        wide = [{"lines": [{"sku": "[[[["}]}] * 2000
+        assert decode(encode(wide, Codec.JSON, "k"), Codec.JSON, object, "k") == wide
 
     def test_a_wrong_type_and_damage_are_told_apart(self) -> None:
         with pytest.raises(InvalidArgument, match="not a int"):

@@ -216,6 +216,15 @@ async def faulty(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncItera
         yield queues
 
 
+async def test_what_is_nested_too_deep_to_be_answered_is_quarantined(queues: Queues) -> None:
+    deep = b"[" * 880 + b"]" * 880
+    await queues._driver.send("q", [Posted(id="deep", body=deep), Posted(id="good", body=b"1")])
+    (found,) = await queues.receive("q", max=2)
+    assert found.id == "good"
+    (dead,) = await queues.dead_letters("q")
+    assert "too many others" in dead.last_error
+
+
 class TestFaults:
     @pytest.mark.parametrize("faulty", [("bury",)], indirect=True)
     async def test_what_cannot_be_buried_comes_again(

@@ -234,9 +234,10 @@ class TestWorker:
             assert await (await jobs.enqueue("plain")).result(PATIENCE) == "plain"
         assert caplog.text.count("cannot be claimed") == 1
 
-    async def test_an_argument_that_is_no_json_fails_for_good(self, jobs):
+    @pytest.mark.parametrize("data", [b"{", b"[" * 880 + b"]" * 880])
+    async def test_an_argument_that_is_no_json_fails_for_good(self, jobs, data):
         jobs.task("plain")(plain)
-        bad = NewJob(id="bad", queue="default", task="plain", data=b"{", retrying=Retrying(attempts=9))
+        bad = NewJob(id="bad", queue="default", task="plain", data=data, retrying=Retrying(attempts=9))
         await jobs._driver.add([bad])
         async with jobs.working():
             job = await jobs.handle("bad").wait(PATIENCE)

@@ -40,7 +40,7 @@ _pack: Encode = msgspec.msgpack.Encoder().encode
 
 def _msgpack(value: object) -> bytes:
     """Refuse what JSON cannot carry, too: it could be stored, and then not be given to anybody over HTTP."""
-    _json(value)
+    check_depth(_json(value))
     return _pack(value)
 
 
@@ -50,6 +50,12 @@ _ENCODERS: tuple[Encode, ...] = (_json, _msgpack, _raw)
 
 DECODE_JSON: Callable[[bytes], object] = msgspec.json.Decoder().decode
 """The hot path of ``decode``: JSON of any type, for callers that make a ``damaged`` of what is ``UNREADABLE``."""
+
+SHALLOW = 512
+"""Bytes of JSON up to which it cannot be nested too deep."""
+
+_SPARE = 100
+_skip: Callable[[bytes], object] = msgspec.json.Decoder(msgspec.Raw).decode
 
 _UNWRITABLE = (TypeError, ValueError, OverflowError, RecursionError)
 
@@ -67,6 +73,27 @@ def damaged(subject: str, error: Exception) -> Damaged:
     return Damaged(f"the stored value of {subject} is damaged: {error}")
 
 
+def check_depth(data: bytes) -> None:
+    """Refuse JSON that is nested so deep that it could be read and written in some places of a program only.
+
+    Each level takes one of the interpreter's stack, of which a server that answers has used more than a script that
+    sends; 100 have to be left. RFC 8259, section 9, lets implementations limit the depth.
+
+    Raises:
+        ValueError: It is.
+    """
+    if len(data) <= SHALLOW or data.count(b"[") + data.count(b"{") < SHALLOW // 2:
+        return
+    try:
+        _skip_above(data, _SPARE)
+    except RecursionError as error:
+        raise ValueError("it has lists or objects in too many others") from error
+
+
+def _skip_above(data: bytes, levels: int) -> object:
+    return _skip_above(data, levels - 1) if levels else _skip(data)
+
+
 def encode(value: object, codec: Codec, subject: str) -> bytes:
     """Return a value as bytes.
 
@@ -79,9 +106,12 @@ def encode(value: object, codec: Codec, subject: str) -> bytes:
         InvalidArgument: The codec cannot carry it.
     """
     try:
-        return _ENCODERS[codec](value)
+        data = _ENCODERS[codec](value)
+        if len(data) > SHALLOW and codec is Codec.JSON:
+            check_depth(data)
     except _UNWRITABLE as error:
         raise _refused(subject, codec, error) from error
+    return data
 
 
 def canonical(value: object, subject: str) -> bytes:

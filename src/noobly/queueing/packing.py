@@ -8,7 +8,7 @@ import msgspec
 
 from noobly.core.checks import Limits, Text
 from noobly.core.clock import Clock, Seconds, fresh_id, pause, seconds
-from noobly.core.codec import DECODE_JSON, UNREADABLE, Codec, Damaged, damaged, decode, encode
+from noobly.core.codec import DECODE_JSON, SHALLOW, UNREADABLE, Codec, Damaged, check_depth, damaged, decode, encode
 from noobly.core.errors import InvalidArgument, TooLarge, Unsupported
 from noobly.queueing.driver import Can, Leased, Posted, QueueDriver
 from noobly.queueing.following import bound, origin
@@ -272,9 +272,12 @@ def _envelope(message: Posted) -> _Envelope:
 def _value(message: Posted, envelope: _Envelope, queue: str) -> object:
     if envelope is _PLAIN or envelope.codec == Codec.JSON:
         try:
-            return DECODE_JSON(message.body)
+            found = DECODE_JSON(message.body)
+            if len(message.body) > SHALLOW:
+                check_depth(message.body)
         except UNREADABLE as error:
             raise damaged(f"message {message.id} of queue {queue!r}", error) from error
+        return found
     subject = f"message {message.id} of queue {queue!r}"
     if envelope.codec not in (Codec.MSGPACK, Codec.RAW):
         raise Damaged(f"{subject} is encoded as {envelope.codec}, which this release does not know")

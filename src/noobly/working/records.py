@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from noobly.core.clock import Clock, pause, seconds
-from noobly.core.codec import Codec, Damaged, encode
+from noobly.core.codec import DECODE_JSON, SHALLOW, UNREADABLE, Codec, Damaged, check_depth, encode
 from noobly.core.errors import Conflict, InvalidArgument, TooLarge
 from noobly.working.driver import Bounds, Hold, JobRecord, Outcome, Retrying, State, Verdict
 
@@ -184,7 +184,6 @@ class JobStats(msgspec.Struct, frozen=True, kw_only=True):
     paused: bool = False
 
 
-_decode = msgspec.json.Decoder().decode
 _ERROR = 4000
 """Characters that are kept of an error."""
 
@@ -262,8 +261,10 @@ def value(data: bytes, what: str) -> object:
     if not data:
         return None
     try:
-        found: object = _decode(data)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        found = DECODE_JSON(data)
+        if len(data) > SHALLOW:
+            check_depth(data)
+    except UNREADABLE as error:
         raise Damaged(f"{what} is no JSON: {error}") from error
     return found
 
