@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
 
 # The same examples on every machine, and no bound on real time, which a busy machine misses.
@@ -12,3 +15,12 @@ settings.load_profile("noobly")
 
 # A shell that starts the tests in the background has them ignore it, and then nothing interrupts what tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _level_of_logging() -> Iterator[None]:
+    """Put the level of the root logger back, which is for the whole process, and so for the tests that come after."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)

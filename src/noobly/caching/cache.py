@@ -18,6 +18,7 @@ from noobly.caching.stats import CacheStats
 from noobly.caching.store import Store, tag_names
 from noobly.caching.sugar import CacheSugar
 from noobly.caching.writing import put_apart
+from noobly.core.checks import whole
 from noobly.core.clock import Seconds, fresh_id, seconds
 from noobly.core.codec import Damaged
 from noobly.core.errors import InvalidArgument, NooblyError
@@ -273,8 +274,7 @@ class Cache(CacheSugar):
     @public("POST", "hot-keys", permission="write", idempotent=True)
     async def record_hot_keys(self, per_namespace: int = 50) -> list[str]:
         """Record the most read keys of each namespace in the store, and return all that are recorded."""
-        if type(per_namespace) is not int or not 1 <= per_namespace <= 1000:
-            raise InvalidArgument(f"per_namespace must be a whole number of 1 to 1000, not {per_namespace!r}")
+        whole(per_namespace, "per_namespace", 1, 1000)
         return await hot.record_hot_keys(self._store, self._reader.analytics, per_namespace)
 
     @public("POST", "claim", permission="write")

@@ -96,6 +96,17 @@ class Maybe(msgspec.Struct, frozen=True):
         return check
 
 
+def whole(number: object, name: str, least: int, most: int, *, error: type[NooblyError] = InvalidArgument) -> int:
+    """Return a whole number from ``least`` to ``most``; booleans do not count.
+
+    Raises:
+        NooblyError: It is none, or out of bounds; of the type ``error``.
+    """
+    if type(number) is int and least <= number <= most:
+        return number
+    raise error(f"{name} must be a whole number of {least:,} to {most:,}, not {number!r:.100}")
+
+
 class Whole(msgspec.Struct, frozen=True):
     """A whole number from ``least`` to ``most``; booleans do not count."""
 

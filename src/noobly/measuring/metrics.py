@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
+from noobly.core.checks import whole
 from noobly.core.clock import Seconds, seconds
 from noobly.core.errors import Closed, InvalidArgument, NooblyError, TooLarge
 from noobly.core.lifecycle import Tasks
@@ -137,8 +138,7 @@ class Metrics(MetricSugar):
             labels: Label values that a series must have.
             limit: How many, up to 100,000.
         """
-        if type(limit) is not int or not 1 <= limit <= _MOST_LISTED:
-            raise InvalidArgument(f"limit must be a whole number of 1 to {_MOST_LISTED}, not {limit!r}")
+        whole(limit, "limit", 1, _MOST_LISTED)
         wanted = _selector(name, start, end, labels, limit=limit + 1)
         return await answers.measurements(await self._query(wanted, 0), limit)
 

@@ -8,6 +8,7 @@ from collections import deque
 from contextlib import suppress
 from typing import Generic, Protocol, Self, TypeVar
 
+from noobly.core.checks import whole
 from noobly.core.clock import Seconds
 from noobly.core.errors import InvalidArgument, NooblyError
 from noobly.core.lifecycle import Handle, Tasks
@@ -41,9 +42,7 @@ class Consumption(Handle, Generic[T]):
     def __init__(
         self, queues: Consumable, tasks: Tasks, queue: str, type: type[T], *, concurrency: int, lease: float
     ) -> None:
-        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or not 1 <= concurrency <= 1000:
-            raise InvalidArgument(f"concurrency must be a whole number of 1 to 1000, not {concurrency!r}")
-        self.queue, self.concurrency = queue, concurrency
+        self.queue, self.concurrency = queue, whole(concurrency, "concurrency", 1, 1000)
         self._queues, self._tasks, self._type = queues, tasks, type
         self._held: Held[T] = Held(queues, tasks, queue, lease, self)
         self._arrived: deque[Delivery[Value]] = deque()

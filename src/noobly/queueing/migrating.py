@@ -9,9 +9,10 @@ from typing import cast
 
 from noobly.clients.redis import Command, RedisClient, RedisReplyError, Reply, classify
 from noobly.clients.redis_config import RedisConfig, redis_client
+from noobly.core.checks import whole
 from noobly.core.codec import DECODE_JSON, UNREADABLE
 from noobly.core.config import load, parse_url
-from noobly.core.errors import Internal, InvalidArgument, TooLarge, Unavailable
+from noobly.core.errors import Internal, TooLarge, Unavailable
 from noobly.core.scope import Environment
 from noobly.queueing.messages import Outbound
 from noobly.queueing.queues import Queues
@@ -83,8 +84,7 @@ async def migrate(
         Conflict: The key holds no list.
         Unavailable: Redis failed, or the queue did not take a message, which is still in the list then.
     """
-    if type(batch) is not int or not 1 <= batch <= _MOST:
-        raise InvalidArgument(f"batch must be a whole number of 1 to {_MOST}, not {batch!r}")
+    whole(batch, "batch", 1, _MOST)
     aside, moved = _aside(key), 0
     while texts := await _put_aside(client, key, aside, batch):
         moved += await _send(client, key, texts, queues, queue)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from noobly.core.checks import Limits, Text
+from noobly.core.checks import Limits, Text, whole
 from noobly.core.clock import Clock, Seconds, fresh_id, pause, seconds
 from noobly.core.codec import DECODE_JSON, SHALLOW, UNREADABLE, Codec, Damaged, check_depth, damaged, decode, encode
 from noobly.core.errors import InvalidArgument, TooLarge, Unsupported
@@ -98,8 +98,7 @@ class Packer:
             TooLarge: It is over the limit.
             Unsupported: The provider cannot do what a field asks for.
         """
-        if type(one.priority) is not int or not 0 <= one.priority <= 9:
-            raise InvalidArgument(f"priority must be a whole number of 0 to 9, not {one.priority!r}")
+        whole(one.priority, "priority", 0, 9)
         _check_name(one.dedup, "dedup")
         _check_name(one.group, "group")
         codec = Codec.RAW if isinstance(one.message, _BYTES) else self._codec

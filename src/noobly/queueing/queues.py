@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TypeVar, overload
 
+from noobly.core.checks import whole
 from noobly.core.clock import Seconds
 from noobly.core.errors import InvalidArgument, TooLarge, Unavailable
 from noobly.core.public import public
@@ -34,7 +35,7 @@ from noobly.queueing.redriving import Redrive
 from noobly.queueing.settling import Settling, stale
 from noobly.queueing.stats import Analytics
 from noobly.queueing.sugar import QueueSugar
-from noobly.queueing.waiting import LONGEST_WAIT, Leases, count, waited
+from noobly.queueing.waiting import LONGEST_WAIT, Leases, waited
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class Queues(QueueSugar):
             wait: Seconds to wait for the first one; None returns at once.
             lease: Seconds they are held for; the option ``lease`` by default.
         """
-        most, held = count(max, "max", 1, _MOST_RECEIVED), self._leases.of(lease)
+        most, held = whole(max, "max", 1, _MOST_RECEIVED), self._leases.of(lease)
         names.check(queue)
         if wait is None:
             taking = self._calls.take(queue, most, held)
@@ -292,13 +293,13 @@ class Queues(QueueSugar):
     @public("GET", "peek", permission="read")
     async def peek(self, queue: str, *, max: int = 10, skip: int = 0) -> list[Peeked]:
         """Return messages without delivering them, about in the order of their delivery."""
-        found = await self._driver.peek(names.check(queue), count(skip, "skip", 0, 1_000_000), max)
+        found = await self._driver.peek(names.check(queue), whole(skip, "skip", 0, 1_000_000), max)
         return [self._packer.peeked(queue, one) for one in found]
 
     @public("GET", "dead-letters", permission="read")
     async def dead_letters(self, queue: str, *, max: int = 10, skip: int = 0) -> list[DeadLetter]:
         """Return dead letters of a queue, about in the order in which they died."""
-        found = await self._driver.peek(names.dead(queue), count(skip, "skip", 0, 1_000_000), max)
+        found = await self._driver.peek(names.dead(queue), whole(skip, "skip", 0, 1_000_000), max)
         return [self._packer.dead_letter(queue, one) for one in found]
 
     @public("POST", "redrive", permission="admin", lasts=True)

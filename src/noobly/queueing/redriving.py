@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
+from noobly.core.checks import whole
 from noobly.core.errors import InvalidArgument
 from noobly.core.lifecycle import Tasks
 from noobly.queueing.driver import Failure, Leased, Posted, QueueDriver
@@ -126,7 +127,6 @@ def _fresh(leased: Leased) -> Posted:
 
 
 def _check(most: int, rate: float | None) -> None:
-    if type(most) is not int or not 1 <= most <= _MOST:
-        raise InvalidArgument(f"max must be a whole number of 1 to {_MOST}, not {most!r}")
+    whole(most, "max", 1, _MOST)
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1e6):
         raise InvalidArgument(f"rate must be more than 0 and less than 1,000,000 messages per second, not {rate!r}")

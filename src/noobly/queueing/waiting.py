@@ -59,14 +59,3 @@ def pause_for(delay: Seconds | None, deliveries: int, options: QueueOptions, cha
     if delay is None:
         return jittered(deliveries, options.backoff, options.backoff_cap, chance)
     return pause(delay, "delay")
-
-
-def count(number: int, name: str, least: int, most: int) -> int:
-    """Return a whole number.
-
-    Raises:
-        InvalidArgument: It is none, or out of bounds.
-    """
-    if type(number) is not int or not least <= number <= most:
-        raise InvalidArgument(f"{name} must be a whole number of {least} to {most}, not {number!r}")
-    return number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
-from noobly.core.checks import Limits, Text
+from noobly.core.checks import Limits, Text, whole
 from noobly.core.clock import fresh_id
 from noobly.core.errors import InvalidArgument, TooLarge
 from noobly.working.driver import NewJob, Retrying
@@ -91,10 +91,8 @@ def check(spec: JobSpec) -> None:
         _ID(spec.id)
     if spec.unique is not None:
         _KEY(spec.unique)
-    if type(spec.priority) is not int or not 0 <= spec.priority <= 9:
-        raise InvalidArgument(f"priority must be a whole number of 0 to 9, not {spec.priority!r}")
-    if type(spec.retries) is not int or not 0 <= spec.retries <= 10_000:
-        raise InvalidArgument(f"retries must be a whole number of 0 to 10,000, not {spec.retries!r}")
+    whole(spec.priority, "priority", 0, 9)
+    whole(spec.retries, "retries", 0, 10_000)
     for name in ("delay", "backoff", "backoff_cap", "timeout", "expires", "unique_for"):
         length = getattr(spec, name)
         if length is None and name == "timeout":

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+from noobly.core.checks import whole
 from noobly.core.clock import Seconds, pause, seconds
 from noobly.core.codec import Damaged
 from noobly.core.errors import InvalidArgument, NotFound
@@ -114,8 +115,7 @@ class Jobs(JobSugar):
             max: How many at most, up to 1000.
             skip: How many to pass over.
         """
-        if type(skip) is not int or not 0 <= skip <= 10_000_000:
-            raise InvalidArgument(f"skip must be a whole number of 0 to 10,000,000, not {skip!r}")
+        whole(skip, "skip", 0, 10_000_000)
         if not all(isinstance(one, State) for one in states):
             raise InvalidArgument(f"states must be of State, not {list(states)!r:.100}")
         return [records.job(one) for one in await self._driver.page(queue, list(states), skip, max)]
@@ -224,8 +224,7 @@ class Jobs(JobSugar):
             lease: Seconds after which they run elsewhere, unless ``beat`` is called; the option by default.
             bounds: How fast the queue may be worked on, by all workers together.
         """
-        if type(max) is not int or not 1 <= max <= _MOST_CLAIMED:
-            raise InvalidArgument(f"max must be a whole number of 1 to {_MOST_CLAIMED}, not {max!r}")
+        whole(max, "max", 1, _MOST_CLAIMED)
         held = seconds(lease, "lease") or self.options.lease
         patience = min(self.slice, pause(wait, "wait"))
         asked = Claim(worker=worker[:200], most=max, lease=held, wait=patience, bounds=records.checked(bounds))

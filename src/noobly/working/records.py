@@ -6,9 +6,10 @@ from typing import Any
 
 import msgspec
 
+from noobly.core.checks import whole
 from noobly.core.clock import Clock, pause, seconds
 from noobly.core.codec import DECODE_JSON, SHALLOW, UNREADABLE, Codec, Damaged, check_depth, encode
-from noobly.core.errors import Conflict, InvalidArgument, TooLarge
+from noobly.core.errors import Conflict, TooLarge
 from noobly.working.driver import Bounds, Hold, JobRecord, Outcome, Retrying, State, Verdict
 
 Value = Any
@@ -239,9 +240,8 @@ def checked(bounds: Bounds) -> Bounds:
     Raises:
         InvalidArgument: A number or the period is bad.
     """
-    for name, number in (("starts", bounds.starts), ("running", bounds.running)):
-        if type(number) is not int or not 0 <= number <= _MOST:
-            raise InvalidArgument(f"{name} must be a whole number of 0 to {_MOST}, not {number!r}")
+    whole(bounds.starts, "starts", 0, _MOST)
+    whole(bounds.running, "running", 0, _MOST)
     seconds(bounds.period, "period")
     return bounds
 

@@ -12,6 +12,7 @@ from typing import ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
 
+from noobly.core.checks import whole
 from noobly.core.clock import Seconds, fresh_id, seconds
 from noobly.core.codec import canonical
 from noobly.core.config import Config
@@ -239,8 +240,7 @@ class JobSugar(Portable, ABC):
         name: str | None,
         executor: Executor | None = None,
     ) -> Worker:
-        if type(concurrency) is not int or not 1 <= concurrency <= 1000:
-            raise ConfigError(f"concurrency must be a whole number of 1 to 1000, not {concurrency!r}")
+        whole(concurrency, "concurrency", 1, 1000, error=ConfigError)
         options = self.options
         plan = Plan(
             name=name or f"{socket.gethostname()}:{os.getpid()}:{fresh_id()[:8]}",

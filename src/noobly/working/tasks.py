@@ -11,6 +11,7 @@ from typing import Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, get_typ
 
 import msgspec
 
+from noobly.core.checks import whole
 from noobly.core.clock import Seconds, seconds
 from noobly.core.config import unknown
 from noobly.core.errors import ConfigError, NotFound
@@ -250,7 +251,7 @@ def _rules(name: str, function: Callable[..., object], bounds: Bounds, options: 
         queue=queue if queue is not None else (name if bounds != Bounds() else DEFAULT_QUEUE),
         retrying=_retrying(name, options),
         timeout=seconds(options.get("timeout"), "timeout") or 0.0,
-        priority=_priority(options.get("priority", 0)),
+        priority=whole(options.get("priority", 0), "priority", 0, 9, error=ConfigError),
         bounds=bounds,
         unique=unique is not False,
         unique_for=0.0 if isinstance(unique, bool) else seconds(unique, "unique") or 0.0,
@@ -269,8 +270,8 @@ def _hopeless(errors: object) -> tuple[type[BaseException], ...]:
 
 
 def _bounds(rate_limit: str | None, concurrency: int | None) -> Bounds:
-    if concurrency is not None and (type(concurrency) is not int or not 1 <= concurrency <= 100_000):
-        raise ConfigError(f"concurrency must be a whole number of 1 to 100,000, not {concurrency!r}")
+    if concurrency is not None:
+        whole(concurrency, "concurrency", 1, 100_000, error=ConfigError)
     if rate_limit is None:
         return Bounds(running=concurrency or 0)
     match = _RATE.fullmatch(rate_limit) if isinstance(rate_limit, str) else None
@@ -280,18 +281,10 @@ def _bounds(rate_limit: str | None, concurrency: int | None) -> Bounds:
 
 
 def _retrying(name: str, options: TaskOptions) -> Retrying:
-    retries = options.get("retries", 0)
-    if type(retries) is not int or not 0 <= retries <= 10_000:
-        raise ConfigError(f"retries of task {name!r} must be a whole number of 0 to 10,000, not {retries!r}")
+    retries = whole(options.get("retries", 0), f"retries of task {name!r}", 0, 10_000, error=ConfigError)
     base = seconds(options.get("backoff"), "backoff") or 1.0
     longest = seconds(options.get("backoff_cap"), "backoff_cap") or 300.0
     return Retrying(attempts=retries + 1, base=base, cap=max(base, longest))
-
-
-def _priority(priority: int) -> int:
-    if type(priority) is not int or not 0 <= priority <= 9:
-        raise ConfigError(f"priority must be a whole number of 0 to 9, not {priority!r}")
-    return priority
 
 
 def _execution(function: Callable[..., object], wanted: str | None) -> Execution:
