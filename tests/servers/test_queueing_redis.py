@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -21,21 +21,10 @@ from noobly.queueing.providers._redis_records import Keys
 from noobly.queueing.providers.redis import RedisQueueConfig, RedisQueues
 from noobly.testing import eventually
 
-from .redis_server import RedisServer, Servers, bounded_servers, connected, free_port, tls_files
+from .redis_server import RedisServer, Servers, connected, free_port, tls_files
 from .test_redis_provider import fails_over, form_cluster, is_primary, knows_replica
 
 QUIET = "durability=ignore"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Servers]:
-    with bounded_servers(tmp_path, seconds=60) as servers:
-        yield servers
-
-
-@pytest.fixture
-def server(start: Servers) -> RedisServer:
-    return start()
 
 
 @pytest.fixture

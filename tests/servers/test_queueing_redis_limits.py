@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,20 +11,9 @@ from noobly.clients.redis import RedisConnection, RedisReplyError, classify
 from noobly.core.errors import NooblyError, Unavailable
 from noobly.queueing import Message, Outbound, Queues, open_queues
 
-from .redis_server import RedisServer, Servers, bounded_servers, connected
+from .redis_server import RedisServer, connected
 
 LARGE = b"x" * 1024 * 1024
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Servers]:
-    with bounded_servers(tmp_path, seconds=60) as servers:
-        yield servers
-
-
-@pytest.fixture
-def server(start: Servers) -> RedisServer:
-    return start()
 
 
 def url(server: RedisServer, **options: object) -> str:

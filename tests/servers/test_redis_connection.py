@@ -4,7 +4,6 @@ import asyncio
 import gc
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -25,15 +24,9 @@ from noobly.core.errors import (
     Unavailable,
 )
 
-from .redis_server import PROGRAM, Servers, Steady, at, bounded_servers, connected, issue, outcomes, until_up
+from .redis_server import PROGRAM, Servers, Steady, at, connected, issue, outcomes, until_up
 
 pytestmark = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="redis-server is not installed")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Servers]:
-    with bounded_servers(tmp_path) as servers:
-        yield servers
 
 
 async def test_ten_thousand_tasks_get_each_their_reply(start: Servers) -> None:

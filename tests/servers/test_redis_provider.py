@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,7 @@ from noobly.core.config import Secret
 from noobly.core.errors import ConfigError, Conflict, Unauthenticated, Unavailable
 from noobly.testing import eventually
 
-from .redis_server import RedisServer, Servers, bounded_servers, connected, free_port, tls_files
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Servers]:
-    with bounded_servers(tmp_path, seconds=40) as servers:
-        yield servers
+from .redis_server import RedisServer, Servers, connected, free_port, tls_files
 
 
 async def exercise(cache: Cache) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import traceback
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,7 +34,6 @@ from .redis_server import (
     PROGRAM,
     Servers,
     at,
-    bounded_servers,
     connected,
     issue,
     outcomes,
@@ -44,12 +42,6 @@ from .redis_server import (
 )
 
 pytestmark = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="redis-server is not installed")
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Servers]:
-    with bounded_servers(tmp_path) as servers:
-        yield servers
 
 
 async def test_password_is_checked_and_never_shown(start: Servers) -> None:

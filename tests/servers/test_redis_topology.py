@@ -22,7 +22,7 @@ from noobly.clients.redis import (
 from noobly.clients.redis_topology import ClusterClient, sentinel_resolver
 from noobly.core.errors import Closed, ConfigError, Internal, Unauthenticated, Unavailable
 
-from .redis_server import PROGRAM, RedisServer, Servers, bounded_servers, connected, free_port, tls_files
+from .redis_server import PROGRAM, RedisServer, Servers, connected, free_port, tls_files
 
 pytestmark = pytest.mark.skipif(not Path(PROGRAM).exists(), reason="redis-server is not installed")
 
@@ -44,12 +44,6 @@ SHAPES: list[Command] = [
     ("TYPE", "x"),
     ("DEL", "s"),
 ]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Servers]:
-    with bounded_servers(tmp_path) as servers:
-        yield servers
 
 
 def address(server: RedisServer) -> RedisAddress:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import NamedTuple, cast
 
 import pytest
@@ -19,7 +18,7 @@ from noobly.testing.clock import FakeClock
 from noobly.working import Bounds, Jobs, State, Verdict, open_jobs
 from noobly.working.records import Held, Settled
 
-from .redis_server import RedisServer, Servers, bounded_servers, connected
+from .redis_server import RedisServer, Servers, connected
 
 pytest.importorskip("bullmq")
 
@@ -29,17 +28,6 @@ pytestmark = pytest.mark.servers
 
 PATIENCE = 20
 Q = "q"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Servers]:
-    with bounded_servers(tmp_path, seconds=60) as servers:
-        yield servers
-
-
-@pytest.fixture
-def server(start: Servers) -> RedisServer:
-    return start()
 
 
 @pytest.fixture
