@@ -14,13 +14,21 @@ from noobly.queueing.driver import Posted
 from noobly.queueing.providers._rabbitmq_config import RabbitmqConfig, addresses, credentials, limit
 from noobly.queueing.providers._rabbitmq_holds import Hold, Holds
 from noobly.queueing.providers._rabbitmq_ladder import LONGEST, STEPS, Binding
+from noobly.queueing.providers._rabbitmq_link import Connection
 from noobly.queueing.providers._rabbitmq_messages import Letter, pack, unpack
 from noobly.queueing.providers._rabbitmq_moving import Moving
 from noobly.queueing.providers._rabbitmq_names import Place, Places
 from noobly.queueing.providers._rabbitmq_roll import Roll
 from noobly.queueing.providers._rabbitmq_sending import Sending
 from noobly.queueing.providers._rabbitmq_tap import Tap
-from noobly.testing import FakeClock, eventually
+from noobly.testing import FakeClock, eventually, free_port
+
+
+async def test_a_connection_that_cannot_be_opened_is_closed() -> None:
+    connection = Connection(aio_pika.connection.make_url(f"amqp://127.0.0.1:{free_port()}"))
+    with pytest.raises(OSError, match=r"refused|failed"):
+        await connection.connect(timeout=5)
+    assert connection.is_closed
 
 
 class TestNames:

@@ -74,6 +74,18 @@ def _said(error: BaseException) -> str:
     return " ".join(str(part) for part in error.args) or type(error).__name__
 
 
+class Connection(aio_pika.Connection):
+    """A connection that is closed at once where it cannot be opened; else its finalizer would, at the wrong moment."""
+
+    async def connect(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the client's own argument
+        """Connect; see the client."""
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()
+            raise
+
+
 class RabbitLink:
     """One connection, shared by all calls.
 
@@ -175,6 +187,7 @@ class RabbitLink:
                 ssl_context=context,
                 timeout=config.connect_timeout,
                 heartbeat=config.heartbeat,
+                connection_class=Connection,
                 client_properties={"connection_name": f"noobly {config.namespace} {self._role}"},
             )
         except (AMQPError, OSError, TimeoutError, RuntimeError) as error:
