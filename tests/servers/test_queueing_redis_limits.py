@@ -37,6 +37,8 @@ async def test_an_answer_holds_no_more_large_messages_than_fit(queues: Queues) -
     for how in ({}, {"priority": 3}):
         for _ in range(40):
             await queues.send("q", LARGE, **how)
+        assert 10 <= len(await queues.peek("q", max=1000)) <= 20
+        assert len(await queues.peek("q", max=1000, skip=37)) == 3
         found = await queues.receive("q", max=100)
         assert 10 <= len(found) <= 17
         while found:

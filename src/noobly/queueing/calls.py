@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Sequence
 from noobly.core.joining import Gather
 from noobly.core.lifecycle import Tasks
 from noobly.layers.spans import tracing
-from noobly.queueing.driver import Posted, QueueDriver, Sent
+from noobly.queueing.driver import ANSWER_BYTES, Leased, Posted, QueueDriver, Sent
 from noobly.queueing.handing import Hands
 from noobly.queueing.messages import Delivery
 from noobly.queueing.receipts import receipt_of
@@ -95,7 +95,7 @@ class Calls:
             for place in lacking:
                 shares[place] = found[start : start + wanted[place]]
                 start += wanted[place]
-            if not leased or (found and len(leased) < most):
+            if not leased or (found and len(leased) < most and _light(leased)):
                 break
             lacking = [place for place in lacking if not shares[place]]
         return shares
@@ -105,6 +105,11 @@ class Calls:
         queue, _ = key
         if receipts := [receipt_of(one.receipt) for one in share]:
             self._tasks.spawn(self._hands.give_back(queue, receipts), f"giving back to queue {queue!r}")
+
+
+def _light(leased: Sequence[Leased]) -> bool:
+    """Return whether there are no more messages because there are none, and not because of their size."""
+    return sum(len(one.message.body) for one in leased) < ANSWER_BYTES
 
 
 def _weight(message: Posted) -> int:

@@ -8,7 +8,7 @@ an ordinary queue, whose name the portable type chooses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, ClassVar, Protocol
 
 import msgspec
@@ -72,6 +72,10 @@ class Posted(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     last_error: str = ""
     attempts: int = 0
     died_at: float = 0.0
+
+
+ANSWER_BYTES = 16 * 1024 * 1024
+"""Bytes of messages from which on an answer brings no more, however many were asked for."""
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
@@ -168,6 +172,16 @@ class Pauses(Protocol):
         ...
 
 
+def fitting(messages: Iterable[Leased]) -> Iterator[Leased]:
+    """Yield messages until an answer holds enough of them."""
+    left = ANSWER_BYTES
+    for one in messages:
+        yield one
+        left -= len(one.message.body)
+        if left <= 0:
+            return
+
+
 class CoreDriver(Driver, Protocol):
     """What every queue provider does. A queue that nobody has sent to is empty, and asking does not make it."""
 
@@ -187,7 +201,7 @@ class CoreDriver(Driver, Protocol):
 
         Args:
             queue: The queue.
-            most: How many at most.
+            most: How many at most; fewer where together they have ``ANSWER_BYTES``.
             lease: Seconds for which they are held for the receiver; a lease that has run out counts as given back.
             wait: Seconds to wait for the first one, 2 at most; 0 returns at once.
         """

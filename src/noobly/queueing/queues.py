@@ -40,8 +40,7 @@ from noobly.queueing.waiting import LONGEST_WAIT, Leases, waited
 D = TypeVar("D")
 T = TypeVar("T")
 
-_MOST_SENT = 10_000
-_MOST_RECEIVED = 1000
+_MOST_SENT, _MOST_RECEIVED, _DEEPEST = 10_000, 1000, 100_000
 
 
 class Queues(QueueSugar):
@@ -292,14 +291,14 @@ class Queues(QueueSugar):
 
     @public("GET", "peek", permission="read")
     async def peek(self, queue: str, *, max: int = 10, skip: int = 0) -> list[Peeked]:
-        """Return messages without delivering them, about in the order of their delivery."""
-        found = await self._driver.peek(names.check(queue), whole(skip, "skip", 0, 1_000_000), max)
+        """Return messages without delivering them, about in the order of their delivery; fewer where they are large."""
+        found = await self._driver.peek(names.check(queue), whole(skip, "skip", 0, _DEEPEST), max)
         return [self._packer.peeked(queue, one) for one in found]
 
     @public("GET", "dead-letters", permission="read")
     async def dead_letters(self, queue: str, *, max: int = 10, skip: int = 0) -> list[DeadLetter]:
         """Return dead letters of a queue, about in the order in which they died."""
-        found = await self._driver.peek(names.dead(queue), whole(skip, "skip", 0, 1_000_000), max)
+        found = await self._driver.peek(names.dead(queue), whole(skip, "skip", 0, _DEEPEST), max)
         return [self._packer.dead_letter(queue, one) for one in found]
 
     @public("POST", "redrive", permission="admin", lasts=True)

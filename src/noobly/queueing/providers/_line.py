@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from heapq import heapify, heappop, heappush
 from itertools import count
 
 import msgspec
 
 from noobly.core.tally import Tally
-from noobly.queueing.driver import Counts, Failure, Leased, Posted, Sent
+from noobly.queueing.driver import ANSWER_BYTES, Counts, Failure, Leased, Posted, Sent, fitting
 
 _SWEPT = 1024
 """Entries of a heap beyond twice what is alive, from which on the dead ones are swept out."""
@@ -107,13 +107,15 @@ class Line:
         self._wake(now)
         if self.paused:
             return
-        while most and self._ready:
+        left = ANSWER_BYTES
+        while most and self._ready and left > 0:
             order, identity = heappop(self._ready)
             kept = self._messages.get(identity)
             if kept is None or kept.held or kept.order != order:
                 continue
             self._advance(order[1])
             most -= 1
+            left -= len(kept.message.body)
             yield self._lease(kept, lease, now)
 
     def _advance(self, turn: int) -> None:
@@ -211,11 +213,11 @@ class Line:
         failed = _failed(kept.message, failure.reason)
         return msgspec.structs.replace(failed, delay=0.0, dedup=None, attempts=kept.deliveries, died_at=wall)
 
-    def peek(self, skip: int, most: int, now: float) -> Sequence[Leased]:
-        """Return messages that nobody holds."""
+    def peek(self, skip: int, most: int, now: float) -> Iterator[Leased]:
+        """Show messages that nobody holds."""
         self._wake(now)
         free = sorted((kept for kept in self._messages.values() if not kept.held), key=lambda kept: kept.order)
-        return [_shown(kept, "") for kept in free[skip : skip + most]]
+        return fitting(_shown(kept, "") for kept in free[skip : skip + most])
 
     def counts(self, now: float, wall: float) -> Counts:
         """Return how many messages there are."""

@@ -11,15 +11,22 @@ PEEK = RedisScript(
     + DUE
     + """
 advance()
-local skip, most, out = tonumber(ARGV[1]), tonumber(ARGV[2]), {}
+local skip, most, out, bytes = tonumber(ARGV[1]), tonumber(ARGV[2]), {}, 0
 
 local function show(receipt, head, body, headers)
   local at = #out
   out[at + 1], out[at + 2], out[at + 3], out[at + 4] = receipt, head, body, headers
+  bytes = bytes + #body
+end
+
+-- How many to show yet: none where their size fills an answer.
+local function left()
+  return bytes < 16777216 and most - #out / 4 or 0
 end
 
 local function show_refs(refs, cut)
   for _, ref in ipairs(refs) do
+    if left() == 0 then return end
     ref = ref:sub(cut)
     local text = redis.call('HGET', Q.m, ref)
     local size = struct.unpack('>I4', text)
@@ -30,22 +37,25 @@ end
 
 local function range(key, from, count, cut)
   local first = from + math.min(skip, count)
-  local last = math.min(from + count, first + most - #out / 4) - 1
+  local last = math.min(from + count, first + left()) - 1
   if last >= first then show_refs(redis.call('ZRANGE', key, first, last), cut) end
   skip = math.max(0, skip - count)
 end
 
+-- A few at a time, for what is passed over comes with its bodies.
 local function entries()
-  local count = unread()
-  local wanted = skip + most - #out / 4
-  if skip < count and wanted > skip then
-    local found = redis.call('XRANGE', Q.s, '(' .. seen_last(), '+', 'COUNT', wanted)
+  local after = seen_last()
+  while left() > 0 do
+    local count = math.min(skip > 0 and 100 or 10, skip + left())
+    local found = redis.call('XRANGE', Q.s, '(' .. after, '+', 'COUNT', count)
     for i = skip + 1, #found do
       local fields = found[i][2]
       show('s' .. found[i][1] .. '/', fields[2], fields[4], fields[6] or '')
     end
+    skip = math.max(0, skip - #found)
+    if #found < count then return end
+    after = found[#found][1]
   end
-  skip = math.max(0, skip - count)
 end
 
 local ready, early = redis.call('ZCARD', Q.r), redis.call('ZCOUNT', Q.r, '-inf', 9e14)
@@ -57,7 +67,10 @@ range(Q.d, 0, redis.call('ZCARD', Q.d), 1)
 return out
 """
 )
-"""Show messages that are not leased: how many to pass over, how many to show. Gives what ``CLAIM`` does."""
+"""Show messages that are not leased: how many to pass over, how many to show, fewer where they are large.
+
+Gives what ``CLAIM`` does.
+"""
 
 COUNTS = RedisScript(
     BASE

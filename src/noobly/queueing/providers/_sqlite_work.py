@@ -11,7 +11,7 @@ import msgspec
 
 from noobly.clients.sqlite_arrivals import Glimpse
 from noobly.clients.sqlite_rows import microseconds, parsed, seconds
-from noobly.queueing.driver import Counts, Failure, Leased, Posted, Sent
+from noobly.queueing.driver import ANSWER_BYTES, Counts, Failure, Leased, Posted, Sent, fitting
 from noobly.queueing.providers import _sqlite_rows as rows
 from noobly.queueing.providers._sqlite_rows import BEHIND, DELAYED, READY, Row
 
@@ -25,6 +25,8 @@ class Where(NamedTuple):
 
 
 _NOWHERE = Where()
+_FIRST = 10
+"""Messages that are leased before it is known how large they are."""
 
 
 class Claimed(NamedTuple):
@@ -116,12 +118,27 @@ def claim(connection: sqlite3.Connection, queue: str, most: int, lease: float, n
     if not where.id or where.paused:
         return Claimed([], None)
     connection.execute(rows.ROUSE, (where.id, now))
-    found = [Row(*row) for row in connection.execute(rows.CLAIM, (where.id, most, now + microseconds(lease)))]
+    found = _claimed(connection, where, most, now + microseconds(lease))
     if not found:
         return Claimed([], _next_due(connection, where))
-    found.sort(key=rows.place)
     _advance(connection, where, max(row.turn for row in found))
     return Claimed([rows.message(row, rows.receipt(row)) for row in found], None)
+
+
+def _claimed(connection: sqlite3.Connection, where: Where, most: int, until: int) -> list[Row]:
+    """Lease messages: a few at first, then as many as their size lets fit into an answer."""
+    found: list[Row] = []
+    size, fit = 0, _FIRST
+    while len(found) < most and size < ANSWER_BYTES:
+        asked = min(fit, most - len(found))
+        portion = [Row(*row) for row in connection.execute(rows.CLAIM, (where.id, asked, until))]
+        portion.sort(key=rows.place)
+        found += portion
+        if len(portion) < asked:
+            break
+        size += sum(len(row.body) for row in portion)
+        fit = max(1, (ANSWER_BYTES - size) * len(found) // max(1, size))
+    return found
 
 
 def _advance(connection: sqlite3.Connection, where: Where, turn: int) -> None:
@@ -213,7 +230,7 @@ def peek(connection: sqlite3.Connection, queue: str, skip: int, most: int, now: 
     """Return messages that nobody holds."""
     asked = {"queue": find(connection, queue).id, "now": now}
     found = chain.from_iterable(connection.execute(statement, asked) for statement in rows.PEEKS)
-    return [_peeked(connection, one) for one in islice(found, skip, skip + most)]
+    return list(fitting(_peeked(connection, one) for one in islice(found, skip, skip + most)))
 
 
 def _peeked(connection: sqlite3.Connection, one: tuple[int]) -> Leased:
