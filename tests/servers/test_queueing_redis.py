@@ -185,6 +185,18 @@ class TestKeys:
             assert await driver.purge("q") == 4
             assert await control.execute("KEYS", "*") == []
 
+    @pytest.mark.parametrize("priority", [0, 5])
+    async def test_no_receipt_comes_again_within_a_millisecond(self, server: RedisServer, priority: int) -> None:
+        seen: set[str] = set()
+        async with bare(server) as driver:
+            for number in range(300):
+                await driver.send("q", [posted(number, priority=priority)])
+                (found,) = await driver.receive("q", 1, 60.0, 0.0)
+                seen.add(found.receipt)
+                assert await driver.ack("q", [found.receipt]) == [True]
+                await driver.purge("q")
+        assert len(seen) == 300
+
     async def test_asking_leaves_nothing_behind(self, queues: Queues, control: RedisConnection) -> None:
         assert await queues.receive("q") == []
         assert (await queues.size("q"), await queues.peek("q"), await queues.purge("q")) == (0, [], 0)

@@ -21,8 +21,9 @@ The keys of a queue, in the order of ``KEYS``:
     z  string   somebody waits; also the channel that wakes who waits
 
 A reference sorts as the message was sent: it begins with the entry of the stream that was the newest then, or else with
-the time, so that none is made twice, not after a purge or a restart without its data either. Times are milliseconds of
-the server's clock. A message of the hash is a record (see ``_redis_records``) and the body.
+the time. Of a new queue, entries and ``k`` begin with the microsecond, so that no reference, and no receipt, is made
+twice, not in the millisecond of a purge or after a restart without its data either. Times are milliseconds of the
+server's clock. A message of the hash is a record (see ``_redis_records``) and the body.
 """
 
 from __future__ import annotations
@@ -91,7 +92,26 @@ local function drop(Q, ref)
 end
 """
 
-PUT = """
+ENTRY = """
+local function fraction(clock)
+  return clock[2] % 1000 * 1e6
+end
+
+local function entry_id(stream, last)
+  if last or redis.call('EXISTS', stream) == 1 then return '*' end
+  local clock = redis.call('TIME')
+  return string.format('%.0f-%.0f', clock[1] * 1000 + math.floor(clock[2] / 1000), fraction(clock))
+end
+"""
+
+PUT = (
+    ENTRY
+    + """
+local function counted(Q)
+  local count = redis.call('HINCRBY', Q.q, 'k', 1)
+  return count > 1 and count or redis.call('HINCRBY', Q.q, 'k', string.format('%.0f', fraction(clock)))
+end
+
 local function put(Q, record, body)
   record[DUE], record[SENT] = now + record[DUE], now
   if record[TENANT] ~= '' then
@@ -100,12 +120,13 @@ local function put(Q, record, body)
     redis.call('ZADD', Q.t, record[TURN], record[TENANT])
   end
   local newest = redis.call('HGET', Q.q, 'last') or string.format('%.0f-0', now)
-  local ref = reference(newest, redis.call('HINCRBY', Q.q, 'k', 1))
+  local ref = reference(newest, counted(Q))
   if record[GROUP] ~= '' then ref = ref .. 'g' end
   save(Q, ref, record, body)
   line_up(Q, ref, record)
 end
 """
+)
 
 LEASES = """
 local function standing(receipts)

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from noobly.clients.redis import RedisScript
-from noobly.queueing.providers._redis_lua import BASE, DUE, LEASES, PUT
+from noobly.queueing.providers._redis_lua import BASE, DUE, ENTRY, LEASES, PUT
 
-SEND_PLAIN = RedisScript("""
-local last
+SEND_PLAIN = RedisScript(
+    ENTRY
+    + """
+local last, named = unpack(redis.call('HMGET', KEYS[2], 'last', 'named'))
+local entry = entry_id(KEYS[1], last)
 for i = 1, #ARGV, 3 do
-  if ARGV[i + 2] == '' then last = redis.call('XADD', KEYS[1], '*', 'id', ARGV[i], 'body', ARGV[i + 1])
-  else last = redis.call('XADD', KEYS[1], '*', 'id', ARGV[i], 'body', ARGV[i + 1], 'headers', ARGV[i + 2]) end
+  if ARGV[i + 2] == '' then last = redis.call('XADD', KEYS[1], entry, 'id', ARGV[i], 'body', ARGV[i + 1])
+  else last = redis.call('XADD', KEYS[1], entry, 'id', ARGV[i], 'body', ARGV[i + 1], 'headers', ARGV[i + 2]) end
+  entry = '*'
 end
 redis.call('HSET', KEYS[2], 'last', last)
 if redis.call('DEL', KEYS[3]) == 1 then redis.call('PUBLISH', KEYS[3], '') end
-return redis.call('HEXISTS', KEYS[2], 'named')
-""")
+return named and 1 or 0
+"""
+)
 """Store plain messages, with the keys s, q and z: id, body and headers of each. Gives whether the queue is listed."""
 
 SEND = RedisScript(
@@ -36,7 +41,7 @@ local function remember(key, id, window)
   redis.call('HSET', Q.k, key, id)
 end
 
-local out = {}
+local out, last = {}, redis.call('HGET', Q.q, 'last')
 for i = 1, #ARGV, 6 do
   local id, body, headers, record, key, window = unpack(ARGV, i, i + 5)
   local before = key ~= '' and earlier(key)
@@ -44,8 +49,8 @@ for i = 1, #ARGV, 6 do
     if key ~= '' then remember(key, id, window) end
     if record ~= '' then put(Q, cmsgpack.unpack(record), body)
     else
-      local entry = redis.call('XADD', Q.s, '*', 'id', id, 'body', body, 'headers', headers)
-      redis.call('HSET', Q.q, 'last', entry)
+      last = redis.call('XADD', Q.s, entry_id(Q.s, last), 'id', id, 'body', body, 'headers', headers)
+      redis.call('HSET', Q.q, 'last', last)
     end
   end
   out[#out + 1] = before or ''
