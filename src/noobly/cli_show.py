@@ -63,7 +63,7 @@ def complain(error: NooblyError, where: str = "") -> None:
     sys.stderr.write(f"noobly: {where}{kind}: {error.message}{notes}\n")
 
 
-def exit_code(error: NooblyError | None) -> int:
+def exit_code(error: Exception | None) -> int:
     """Return how a command ends: 0, 1 for a failure, 2 for wrong settings or arguments."""
     if error is None:
         return 0

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -101,17 +102,19 @@ async def _until_stopped(work: Coroutine[object, object, None]) -> None:
     except asyncio.CancelledError:
         sys.stderr.write("noobly: the worker has ended\n")
         _leave_soon(None)
-    except NooblyError as error:
+    except Exception as error:
         _leave_soon(error)
         raise
 
 
-def _leave_soon(error: NooblyError | None) -> None:
+def _leave_soon(error: Exception | None) -> None:
     """End the process in a moment, though threads and handlers that nothing can stop run on: Python waits for them."""
 
     def leave() -> None:
-        if error is not None:
+        if isinstance(error, NooblyError):
             complain(error)
+        elif error is not None:
+            traceback.print_exception(error)
         sys.stderr.write("noobly: some handlers run on; they are left\n")
         logging.shutdown()
         sys.stdout.flush()

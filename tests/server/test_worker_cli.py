@@ -250,6 +250,45 @@ class TestEnding:
         assert (job.attempts, job.stalls) == (1, 1)
 
 
+class TestLifespans:
+    def declare(self, shop: Path, start: str, end: str = "pass") -> None:
+        note = "Path('noted').open('a').write"
+        span = f"\n\n@tasks.lifespan\nasync def pool():\n    {start}\n    yield\n    {note}('end ')\n    {end}\n"
+        text = SHOP.replace('return f"hello {name}"', f"return {note}(f'hello {{name}} ')")
+        (shop / "shop.py").write_text(text + span.replace("NOTE", note))
+
+    async def test_they_are_around_all_jobs(self, shop: Path, jobs: Jobs) -> None:
+        self.declare(shop, "NOTE('start ')")
+        async with worker(shop, "shop:tasks") as running:
+            await (await jobs.enqueue("greet", "Ada")).result(PATIENCE)
+            running.process.terminate()
+            assert await running.ended() == 0
+        assert (shop / "noted").read_text() == "start hello Ada end "
+
+    async def test_an_end_that_fails_is_told(self, shop: Path, jobs: Jobs) -> None:
+        self.declare(shop, "pass", "raise OSError('gone')")
+        async with worker(shop, "shop:tasks") as running:
+            await (await jobs.enqueue("greet", "Ada")).result(PATIENCE)
+            running.process.terminate()
+            assert await running.ended() == 0
+            await eventually(running.tells("the lifespan shop.pool failed at its end: OSError: gone\n"), PATIENCE)
+
+    async def test_a_start_that_fails_ends_the_worker(self, shop: Path) -> None:
+        self.declare(shop, "raise OSError('no database')")
+        async with worker(shop, "shop:tasks", ready="OSError: no database\n") as running:
+            assert await running.ended() == 1
+            assert "in pool\n    raise OSError" in running.said
+        assert not (shop / "noted").exists()
+
+    async def test_threads_that_a_start_left_hold_nobody_up(self, shop: Path) -> None:
+        leaves = (
+            "import threading; threading.Thread(target=time.sleep, args=[600]).start(); raise OSError('no database')"
+        )
+        self.declare(shop, leaves)
+        async with worker(shop, "shop:tasks", ready="OSError: no database\n") as running:
+            assert await running.ended() == 1
+
+
 class TestReloading:
     async def test_a_changed_file_is_taken_up(self, shop: Path, jobs: Jobs) -> None:
         async with worker(shop, "shop:tasks", "--dev") as running:

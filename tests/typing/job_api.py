@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import assert_type
 
 import msgspec
@@ -78,6 +80,35 @@ async def decorates(jobs: Jobs) -> None:
     assert_type(square(2), int)
     assert_type(await jobs.enqueue(greet, "a"), JobHandle[str])
     assert_type(await jobs.enqueue(square, 2), JobHandle[int])
+
+
+def has_lifespans(jobs: Jobs) -> None:
+    @tasks.lifespan
+    async def pool() -> AsyncIterator[None]:
+        yield
+
+    @jobs.lifespan
+    @asynccontextmanager
+    async def client() -> AsyncIterator[None]:
+        async with managed():
+            yield
+
+    @asynccontextmanager
+    async def managed() -> AsyncIterator[None]:
+        yield
+
+    @tasks.lifespan  # type: ignore[type-var]
+    async def coroutine() -> None: ...
+
+    @tasks.lifespan  # type: ignore[type-var]
+    async def valued() -> AsyncIterator[int]:
+        yield 1
+
+    @tasks.lifespan  # type: ignore[type-var]
+    async def asking(url: str) -> AsyncIterator[None]:
+        yield
+
+    assert_type(pool(), AsyncIterator[None])
 
 
 def looks_up() -> None:

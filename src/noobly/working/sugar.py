@@ -63,6 +63,7 @@ class JobSugar(Portable, ABC):
         self.attempts = Attempts(scope)
         self.tasks = Tasks()
         self.task = self.tasks.task
+        self.lifespan = self.tasks.lifespan
         self.twin: Twin = _unopened
         self._background = Background()
         self._scripts: asyncio.Task[None] | None = None

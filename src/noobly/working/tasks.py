@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from functools import cached_property
+from types import CodeType
 from typing import Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, get_type_hints
 
 import msgspec
@@ -16,6 +17,7 @@ from noobly.core.clock import Seconds, seconds
 from noobly.core.config import unknown
 from noobly.core.errors import ConfigError, NotFound
 from noobly.working.driver import Bounds, Retrying
+from noobly.working.lifespans import D, Lifespan, declared
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -164,6 +166,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task[..., object]] = {}
+        self._lifespans: dict[object, Lifespan] = {}
 
     def task(self, name: str | None = None, **options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]:
         """Return a decorator that makes a function a task. It gets a job's data and, if it wants it, the job.
@@ -208,10 +211,29 @@ class Tasks:
         self._tasks[task.name] = cast("Task[..., object]", task)
         return task
 
+    def lifespan(self, function: D) -> D:
+        """Have each worker of these tasks open something before its first job, and close it after its last one.
+
+        Written above an async generator function without arguments: what stands before its ``yield`` is the start,
+        what follows the end. Several are entered in the order of their declaration, and left in reverse.
+
+        Raises:
+            ConfigError: It is no such function.
+        """
+        self._lifespans.setdefault(function, declared(function))
+        return function
+
+    @property
+    def lifespans(self) -> tuple[Lifespan, ...]:
+        """What each worker enters, in this order."""
+        return tuple(self._lifespans.values())
+
     def include(self, other: Tasks) -> None:
-        """Add all tasks of another table."""
+        """Add all tasks of another table, and its lifespans."""
         for task in other:
             self.add(task)
+        for span in other.lifespans:
+            self.lifespan(span.function)
 
     def find(self, name: str) -> Task[..., object]:
         """Return a task.
@@ -230,6 +252,11 @@ class Tasks:
     def queues(self) -> tuple[str, ...]:
         """Return the queues of all tasks."""
         return tuple(dict.fromkeys(task.rules.queue for task in self))
+
+    def codes(self) -> dict[CodeType, str]:
+        """Return the tasks' names by the code of their functions."""
+        functions = [(task.name, getattr(task.function, "__code__", None)) for task in self]
+        return {code: name for name, code in functions if isinstance(code, CodeType)}
 
     def __iter__(self) -> Iterator[Task[..., object]]:
         return iter(list(self._tasks.values()))

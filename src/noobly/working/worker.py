@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Collection, Sequence
 from contextlib import suppress
 from functools import partial
 from time import perf_counter
-from types import CodeType
 from typing import Protocol
 
 import msgspec
@@ -21,6 +20,7 @@ from noobly.working.context import Report
 from noobly.working.driver import Beat, Bounds, Hold, Verdict
 from noobly.working.executing import Executor
 from noobly.working.heart import Heart, Twin
+from noobly.working.lifespans import Living
 from noobly.working.misplaced import Misplaced
 from noobly.working.patience import lasting, pause, refused
 from noobly.working.places import Asked, Places
@@ -126,17 +126,19 @@ class Worker:
         """Work until cancelled: then claim nothing more, give running jobs their grace, and release the rest.
 
         Whoever cancels once more takes the grace away. It ends a few seconds after the grace at the latest, without
-        handlers that do not end and a store that does not answer.
+        handlers that do not end and a store that does not answer; the lifespans are around all that.
 
         Raises:
             NooblyError: Jobs can neither be claimed now nor later, as without permission.
+            Exception: What a lifespan raises before the worker ends.
         """
-        try:
-            await self._work()
-        except ExceptionGroup as group:  # One task's error has ended the others, and is what the caller can act on.
-            raise group.exceptions[0] from group
+        async with Living(self._tasks.lifespans) as living:
+            try:
+                await self._work(living)
+            except ExceptionGroup as group:  # One task's error has ended the others, and is what the caller can act on.
+                raise group.exceptions[0] from group
 
-    async def _work(self) -> None:
+    async def _work(self, living: Living) -> None:
         self._loop = asyncio.get_running_loop()
         self._misplaced.unused()
         heart = Heart(
@@ -145,7 +147,7 @@ class Worker:
             holds=self._attempts,
             told=self._told,
             named=self._named,
-            codes=_codes(self._tasks),
+            codes=self._tasks.codes(),
         )
         async with heart:
             try:
@@ -154,6 +156,7 @@ class Worker:
                         group.create_task(self._serve(queue), name=f"queue {queue}")
                     group.create_task(self._sweep(), name="sweep")
                     group.create_task(heart.sound(), name="heart")
+                    group.create_task(living.sound(), name="lifespans")
             finally:
                 await self._end()
 
@@ -389,8 +392,3 @@ def _complain(queue: str, error: NooblyError, failures: int, wait: float) -> Non
 
 def _report(jobs: Workable) -> Report:
     return jobs.report
-
-
-def _codes(tasks: Tasks) -> dict[CodeType, str]:
-    functions = [(task.name, getattr(task.function, "__code__", None)) for task in tasks]
-    return {code: name for name, code in functions if isinstance(code, CodeType)}
