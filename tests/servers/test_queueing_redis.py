@@ -17,6 +17,7 @@ from noobly.core.errors import Closed, ConfigError, PermissionDenied, Unavailabl
 from noobly.core.scope import Environment
 from noobly.queueing import Can, Outbound, Queues, open_queues
 from noobly.queueing.driver import Failure, Posted
+from noobly.queueing.providers import _redis_looks as looks
 from noobly.queueing.providers._redis_records import Keys
 from noobly.queueing.providers.redis import RedisQueueConfig, RedisQueues
 from noobly.testing import eventually
@@ -197,6 +198,23 @@ class TestKeys:
                 await driver.purge("q")
         assert len(seen) == 300
 
+    @pytest.mark.parametrize("kind", [{}, {"priority": 5}], ids=["stream", "hash"])
+    async def test_nor_where_the_server_has_all_in_one_piece(self, server: RedisServer, kind: dict[str, int]) -> None:
+        receipts: list[str] = []
+        async with bare(server) as driver:
+            for _ in range(50):
+                _, (_, ended), _, _, (_, leased) = await asyncio.gather(
+                    driver.send("q", [posted(1, **kind)]),
+                    driver._claim("q", 1, 0.0, False),
+                    driver._run(looks.PURGE, "q", ()),
+                    driver.send("q", [posted(2, **kind)]),
+                    driver._claim("q", 1, 60.0, False),
+                )
+                receipts += [one.receipt for one in (*ended, *leased)]
+                await driver.ack("q", receipts[-1:])
+                await driver.purge("q")
+        assert len(receipts) == len(set(receipts)) == 100
+
     async def test_asking_leaves_nothing_behind(self, queues: Queues, control: RedisConnection) -> None:
         assert await queues.receive("q") == []
         assert (await queues.size("q"), await queues.peek("q"), await queues.purge("q")) == (0, [], 0)
@@ -222,6 +240,13 @@ class TestOrder:
                 batch = [posted(start + at, group=f"g{start + at}" if at % 3 == 1 else None) for at in range(8)]
                 await driver.send("q", batch)
             assert await drained(driver, most) == list(range(40))
+
+    async def test_what_goes_through_no_stream_may_be_the_first(self, server: RedisServer) -> None:
+        async with bare(server) as driver:
+            for _ in range(50):
+                await driver.send("q", [posted(0, group="g"), posted(1)])
+                assert await drained(driver) == [0, 1]
+                await driver.purge("q")
 
     async def test_what_comes_back_comes_before_what_was_sent_later(self, server: RedisServer) -> None:
         async with bare(server) as driver:

@@ -20,10 +20,11 @@ The keys of a queue, in the order of ``KEYS``:
     e  zset     dedup keys by the end of their window
     z  string   somebody waits; also the channel that wakes who waits
 
-A reference sorts as the message was sent: it begins with the entry of the stream that was the newest then, or else with
-the time. Of a new queue, entries and ``k`` begin with the microsecond, so that no reference, and no receipt, is made
-twice, not in the millisecond of a purge or after a restart without its data either. Times are milliseconds of the
-server's clock. A message of the hash is a record (see ``_redis_records``) and the body.
+A reference sorts as the message was sent: it begins with the entry of the stream that was the newest then, or else
+with the time. Of a new queue, entries and ``k`` begin with the microsecond, so that no reference, and no receipt, is
+made twice, not in the millisecond of a purge or after a restart without its data either; and an entry comes after
+what the same millisecond brought before it. Times are milliseconds of the server's clock. A message of the hash is a
+record (see ``_redis_records``) and the body.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ end
 
 ENTRY = """
 local function fraction(clock)
-  return clock[2] % 1000 * 1e6
+  return clock[2] % 1000 * 1e6 + 1
 end
 
 local function entry_id(stream, last)
