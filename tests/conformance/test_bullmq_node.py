@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 
 import pytest
 
+from noobly.core.correlation import correlated
+from noobly.core.following import origin
 from noobly.testing import eventually
 from noobly.working import JobContext, JobFailed, Jobs, State
 
+from ..spans import PARENT, in_a_trace
 from .sharing_bullmq import PATIENCE, Shared, jobs, shared
 
 __all__ = ["jobs", "shared"]
@@ -109,6 +113,18 @@ class TestNodeAddsPythonWorks:
             (done,) = await shared.produce({"flow": flow})
         assert (done["result"], done["state"]) == (10, "completed")
 
+    async def test_the_trace(self, shared: Shared, jobs: Jobs) -> None:
+        @jobs.task(queue="shared")
+        async def look() -> list[str]:
+            return list(origin())
+
+        telemetry = {"metadata": json.dumps({"tracestate": "a=b", "traceparent": PARENT})}
+        async with jobs.working():
+            traced, plain = await shared.produce(
+                {"name": "look", "data": {}, "opts": {"telemetry": telemetry}}, {"name": "look", "data": {}}
+            )
+        assert (traced["result"], plain["result"]) == (["", PARENT], ["", ""])
+
 
 class TestPythonAddsNodeWorks:
     async def test_values_results_progress_and_logs(self, shared: Shared, jobs: Jobs) -> None:
@@ -155,6 +171,19 @@ class TestPythonAddsNodeWorks:
             handle = await jobs.batch([jobs.spec("add", {"a": n, "b": 1}) for n in range(4)], then="total")
             assert await handle.result(PATIENCE) == 10
             assert [child.result for child in await handle.children()] == [1, 2, 3, 4]
+
+    async def test_the_trace_and_the_correlation_id(self, shared: Shared, jobs: Jobs) -> None:
+        async with shared.worker() as told:
+            with correlated("request-7"), in_a_trace():
+                traced = await jobs.enqueue("echo", 1, queue="shared")
+            plain = await jobs.enqueue("echo", 2, queue="shared")
+            for handle in (traced, plain):
+                await handle.wait(PATIENCE)
+        found = {str(one["id"]): one for one in told if "name" in one}
+        assert json.loads(found[traced.id]["telemetry"]) == {"traceparent": PARENT}
+        assert found[traced.id]["own"]["correlation_id"] == "request-7"
+        assert "telemetry" not in found[plain.id]
+        assert "correlation_id" not in found[plain.id]["own"]
 
     async def test_cancelling_what_waits(self, shared: Shared, jobs: Jobs) -> None:
         tasks(jobs)

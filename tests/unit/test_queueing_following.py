@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
-from opentelemetry import context, propagate, trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
@@ -18,22 +15,9 @@ from noobly.queueing.driver import Posted
 from noobly.queueing.messages import Value
 from noobly.testing import eventually
 
-PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+from ..spans import PARENT, in_a_trace, provider, spans
 
-
-@pytest.fixture
-def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[TracerProvider]:
-    provider = TracerProvider()
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-    yield provider
-    provider.shutdown()
-
-
-@pytest.fixture
-def spans(provider: TracerProvider) -> InMemorySpanExporter:
-    exporter = InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    return exporter
+__all__ = ["provider", "spans"]
 
 
 @pytest.fixture
@@ -43,11 +27,8 @@ async def queues() -> AsyncIterator[Queues]:
 
 
 async def sent_in_a_trace(queues: Queues) -> None:
-    token = context.attach(propagate.extract({"traceparent": PARENT}))
-    try:
+    with in_a_trace():
         await queues.send("q", 1, headers={"h": "1"})
-    finally:
-        context.detach(token)
 
 
 async def worked(queues: Queues, *, fails: bool = False) -> None:
@@ -85,7 +66,21 @@ async def test_a_failed_span_for_failed_work(spans: InMemorySpanExporter, queues
     await worked(queues, fails=True)
     (span,) = [one for one in spans.get_finished_spans() if one.name == "queueing.process"]
     assert not span.status.is_ok
+    assert span.status.description == "ValueError: bad"
+    assert [event.attributes["exception.type"] for event in span.events] == ["ValueError"]
     assert span.links == ()
+
+
+async def test_an_exception_without_a_text_is_no_other_one(spans: InMemorySpanExporter, queues: Queues) -> None:
+    class UnspokenError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    await queues.send("q", 1)
+    async with queues.consume("q") as messages, await anext(messages):
+        raise UnspokenError
+    (span,) = [one for one in spans.get_finished_spans() if one.name == "queueing.process"]
+    assert span.status.description == "UnspokenError, whose text cannot be had"
 
 
 async def test_nothing_is_added_where_there_is_nothing(queues: Queues) -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from noobly.working.providers._bullmq_jobs import record
 from noobly.working.providers._bullmq_names import escaped, held, hold, known, stored, unescaped
-from noobly.working.providers._bullmq_options import ending
+from noobly.working.providers._bullmq_options import ending, metadata
 from noobly.working.providers._bullmq_scheduling import _after, _next, _Repeat, follow
 from noobly.working.providers._bullmq_scripts import BullQueue
 
@@ -120,6 +120,23 @@ class TestOptions:
 
     def test_errors_that_are_none(self):
         assert json.loads(ending({**fields(), b"stacktrace": b"nonsense"}).traced("new")) == ["new"]
+
+    @pytest.mark.parametrize(
+        ("written", "expected"),
+        [
+            (metadata("00-a-b-01"), "00-a-b-01"),
+            ('{"tracestate": "a=b", "traceparent": "00-a-b-01", "baggage": "c=d"}', "00-a-b-01"),
+            ('{"baggage": "c=d"}', ""),
+            ('{"traceparent": 5}', ""),
+            ("of my own", ""),
+            ({"traceparent": "00-a-b-01"}, ""),
+            (7, ""),
+            (None, ""),
+        ],
+    )
+    def test_what_telemetry_writes(self, written, expected):
+        job = record("q", "1", fields(tm=written, attempts=3), b"waiting")
+        assert (job.traceparent, job.retrying.attempts) == (expected, 3)
 
     def test_an_ending_counts_for_the_run_that_had_it(self):
         ended = {**fields(), b"noobly": b"cancelled:5", b"finishedOn": b"5"}

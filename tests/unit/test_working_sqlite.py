@@ -174,18 +174,24 @@ class TestCancelledClaims:
 
 
 class TestSchema:
-    def test_a_file_of_the_first_version_is_brought_up_to_date(self, tmp_path, file):
+    @pytest.mark.parametrize("version", range(1, len(rows.SCHEMA.migrations)))
+    def test_a_file_of_an_earlier_version_is_brought_up_to_date(self, file, version):
         old = File(
             file.path,
-            schema=rows.Schema(name="working", migrations=rows.SCHEMA.migrations[:1]),
+            schema=rows.Schema(name="working", migrations=rows.SCHEMA.migrations[:version]),
             durability=Durability.PROCESS,
             busy_timeout=1.0,
             prepare=None,
         )
         first = old.create()
-        adding.add(first, [new("a")], SECOND)
+        columns = first.execute("SELECT count(*) FROM pragma_table_info('jobs')").fetchone()[0]
+        values = rows.values(new("a"), adding._place(first, Q), SECOND)[: columns - 1]
+        first.execute(f"INSERT INTO jobs VALUES (NULL{', ?' * len(values)})", values)
         first.commit()
         first.close()
         connection = file.create()
-        assert listed(connection) == ["a"]
+        adding.add(connection, [new("b", correlation_id="r", traceparent="t")], SECOND)
+        found = [(one.id, one.correlation_id, one.traceparent) for one in jobs.page(connection, Q, (), 0, 9)]
+        assert found == [("b", "r", "t"), ("a", "", "")]
+        assert claimed(connection, 2, SECOND).keys() == {"a", "b"}
         connection.close()

@@ -48,7 +48,7 @@ class Message(Handle, Generic[T]):
         self.value = delivery.value
         self.lost = False
         self._held = held
-        self._following: AbstractContextManager[None] | None = None
+        self._following: AbstractContextManager[object] | None = None
 
     @property
     def id(self) -> str:

@@ -10,8 +10,8 @@ from noobly.core.checks import Limits, Text, whole
 from noobly.core.clock import Clock, Seconds, fresh_id, pause, seconds
 from noobly.core.codec import DECODE_JSON, SHALLOW, UNREADABLE, Codec, Damaged, check_depth, damaged, decode, encode
 from noobly.core.errors import InvalidArgument, TooLarge, Unsupported
+from noobly.core.following import bound, origin
 from noobly.queueing.driver import Can, Leased, Posted, QueueDriver
-from noobly.queueing.following import bound, origin
 from noobly.queueing.messages import DeadLetter, Delivery, Outbound, Peeked
 from noobly.queueing.options import QueueOptions
 from noobly.queueing.receipts import receipt
@@ -140,7 +140,7 @@ class Packer:
         if not ttl and codec is Codec.JSON and one.headers == {} and not follows:
             return ""
         expires = self._now() + pause(one.delay, "delay") + ttl if ttl else 0.0
-        identity, traceparent = origin() if follows else ("", "")
+        identity, traceparent = origin()
         return _written(_Envelope(int(codec), expires, checked_headers(one.headers), identity, traceparent))
 
     def expired(self, leased: Leased) -> bool:

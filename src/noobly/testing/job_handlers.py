@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from noobly.core.errors import RateLimited
+from noobly.core.following import origin
 from noobly.working import ProcessContext, Tasks
 
 tasks = Tasks()
@@ -37,6 +38,18 @@ def twice(order: Order) -> int:
 async def awaited(number: int) -> int:
     """Return a number, from a loop of its own."""
     return number
+
+
+@tasks.task(execution="process")
+def origins() -> list[str]:
+    """Return the correlation id and the trace."""
+    return list(origin())
+
+
+@tasks.task(execution="process")
+async def origins_later() -> list[str]:
+    """Return the correlation id and the trace, from a loop of its own."""
+    return list(origin())
 
 
 @tasks.task(execution="process")

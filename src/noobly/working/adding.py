@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 
+from msgspec.structs import replace
+
 from noobly.core.checks import Limits, Text, whole
 from noobly.core.clock import fresh_id
 from noobly.core.errors import InvalidArgument, TooLarge
+from noobly.core.following import origin
 from noobly.working.driver import NewJob, Retrying
 from noobly.working.records import UNLIMITED, Forms, JobSpec
 
@@ -18,7 +21,7 @@ _DEEPEST = 50
 
 
 def new_jobs(specs: Sequence[JobSpec], forms: Forms) -> list[NewJob]:
-    """Return jobs ready to be stored, each after those it runs after.
+    """Return jobs ready to be stored, each after those it runs after, with what ties them to who adds them now.
 
     Raises:
         InvalidArgument: A field is bad.
@@ -27,8 +30,12 @@ def new_jobs(specs: Sequence[JobSpec], forms: Forms) -> list[NewJob]:
     found = [job for spec in specs for job in _flow(spec, forms, None, 0)]
     if len(found) > _MOST:
         raise TooLarge(f"{len(found)} jobs are too many for one call; {_MOST} is the most")
-    _check_flows(found)
-    return found
+    if len(found) > 1:
+        _check_flows(found)
+    identity, traceparent = origin()
+    if not identity and not traceparent:
+        return found
+    return [replace(job, correlation_id=identity, traceparent=traceparent) for job in found]
 
 
 def _check_flows(jobs: Sequence[NewJob]) -> None:

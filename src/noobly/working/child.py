@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from queue import SimpleQueue
 from threading import Lock, Thread
 from types import ModuleType
@@ -22,6 +23,7 @@ import msgspec
 from noobly.core.codec import Codec, converted, encode
 from noobly.core.errors import InvalidArgument, by_code
 from noobly.core.failure import error_text, trace_text, wanted_pause
+from noobly.core.following import followed
 from noobly.working.context import JobInfo, ProcessContext
 from noobly.working.tasks import Rules, Task
 
@@ -42,6 +44,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
         file: The program's own file, where the module is ``__main__``.
         data: The argument.
         info: The job.
+        correlation_id: The correlation id of the attempt.
+        traceparent: The trace of the attempt, its span where it has one.
     """
 
     module: str
@@ -49,6 +53,8 @@ class Start(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     file: str = ""
     data: msgspec.Raw = _NOTHING
     info: JobInfo
+    correlation_id: str = ""
+    traceparent: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -213,9 +219,10 @@ def _run(task: Task[..., object], start: Start, line: Line) -> object:
     argument = converted(msgspec.json.decode(start.data), task.argument, f"job {start.info.id}")
     given = (argument, ProcessContext(start.info, _report(line)))[: task.wants_data + task.wants_job]
     line.begun()
-    if inspect.iscoroutinefunction(task.function):
-        return asyncio.run(_awaited(cast("Awaitable[object]", task.function(*given))))
-    return task.function(*given)
+    with followed(start.correlation_id, start.traceparent, None) or nullcontext():
+        if inspect.iscoroutinefunction(task.function):
+            return asyncio.run(_awaited(cast("Awaitable[object]", task.function(*given))))
+        return task.function(*given)
 
 
 def _report(line: Line) -> Callable[[object, Sequence[str]], None]:

@@ -90,6 +90,8 @@ class NewJob(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         parent_queue: That job's queue.
         pending: How many jobs this one runs after, all added in the same call.
         lenient: Where this one does not succeed, its parent runs all the same; else it fails too.
+        correlation_id: What ties it to the request that added it; empty for nothing.
+        traceparent: The trace it was added in (W3C Trace Context); empty for none.
     """
 
     id: str
@@ -107,6 +109,8 @@ class NewJob(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     parent_queue: str = ""
     pending: int = 0
     lenient: bool = False
+    correlation_id: str = ""
+    traceparent: str = ""
 
 
 class Added(msgspec.Struct, frozen=True, gc=False):
@@ -161,6 +165,8 @@ class JobRecord(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     parent_queue: str = ""
     pending: int = 0
     cancelling: bool = False
+    correlation_id: str = ""
+    traceparent: str = ""
 
 
 class Bounds(msgspec.Struct, frozen=True, gc=False, kw_only=True, forbid_unknown_fields=True):

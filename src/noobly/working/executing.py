@@ -16,6 +16,8 @@ import msgspec
 from noobly.core.codec import converted
 from noobly.core.errors import ConfigError, NooblyError
 from noobly.core.failure import error_text, trace_text
+from noobly.core.following import origin
+from noobly.layers.spans import tracing
 from noobly.working.child import Reported, Start
 from noobly.working.context import JobContext, JobInfo, Report, ThreadContext
 from noobly.working.processes import Failed, Processes
@@ -41,6 +43,7 @@ class Executor:
     Attributes:
         lingering: Threads whose attempts have been stopped, and that run on; each takes the place of another job.
         freed: Called on the loop when one of them has ended.
+        traced: Spans are recorded, so that each attempt is to have one.
 
     Args:
         concurrency: Threads and processes at once.
@@ -53,6 +56,8 @@ class Executor:
         self._processes = Processes(concurrency)
         self.lingering = 0
         self.freed: Callable[[], None] = _nothing
+        self.traced = tracing()
+        self._outside = contextvars.copy_context()
 
     async def close(self) -> None:
         """End the processes, and let threads end by themselves, for nothing can stop them."""
@@ -115,7 +120,8 @@ class Executor:
         """Keep the place of a thread that runs on."""
         _log.warning("a thread of job %s, task %r, runs on, and keeps its place until it ends", info.id, info.task)
         self.lingering += 1
-        waiting.add_done_callback(self._let_go)
+        # Not in this job's context, for another job may begin then.
+        waiting.add_done_callback(self._let_go, context=self._outside)
 
     def _let_go(self, _: asyncio.Future[Outcome]) -> None:
         self.lingering -= 1
@@ -125,7 +131,16 @@ class Executor:
         """Run in a process, which is killed where this is cancelled."""
         module, file = _place(task)
         data = msgspec.Raw(msgspec.json.encode(args))
-        start = Start(module=module, name=task.function.__qualname__, file=file, data=data, info=info)
+        identity, traceparent = origin()
+        start = Start(
+            module=module,
+            name=task.function.__qualname__,
+            file=file,
+            data=data,
+            info=info,
+            correlation_id=identity,
+            traceparent=traceparent,
+        )
         ending = await self._processes.run(start, begun, partial(self._store, info))
         if ending.error:
             after, trace = ending.retry_after or None, ending.trace

@@ -107,6 +107,8 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         worker: Who runs or ran it.
         pending: How many jobs it still waits for.
         cancelling: Somebody has asked for its end.
+        correlation_id: What ties it to the request that added it; empty for nothing.
+        traceparent: The trace it was added in (W3C Trace Context); empty for none.
     """
 
     id: str
@@ -130,6 +132,8 @@ class Job(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     worker: str = ""
     pending: int = 0
     cancelling: bool = False
+    correlation_id: str = ""
+    traceparent: str = ""
 
 
 class Held(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -281,7 +285,8 @@ def readable(data: bytes) -> object:
 
 def job(record: JobRecord) -> Job:
     """Return a job as users see it; what is no JSON is None."""
-    return Job(
+    # In two steps, for Python passes more than 15 names by way of a dictionary, which takes twice as long.
+    begun = Job(
         id=record.id,
         queue=record.queue,
         task=record.task,
@@ -297,10 +302,15 @@ def job(record: JobRecord) -> Job:
         expires_at=record.expires_at,
         started_at=record.started_at,
         finished_at=record.finished_at,
+    )
+    return msgspec.structs.replace(
+        begun,
         progress=readable(record.progress) if record.progress else None,
         result=readable(record.result) if record.result else None,
         error=record.error,
         worker=record.worker,
         pending=record.pending,
         cancelling=record.cancelling,
+        correlation_id=record.correlation_id,
+        traceparent=record.traceparent,
     )

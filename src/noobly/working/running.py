@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
+from contextlib import AbstractContextManager
 from enum import Enum
 from functools import partial
 
 from noobly.core.backoff import jittered
 from noobly.core.clock import Chance
+from noobly.core.codec import Damaged
 from noobly.core.errors import InvalidArgument
 from noobly.core.failure import cause, error_text, trace_text, wanted_pause
+from noobly.core.following import failed
 from noobly.working.driver import Hold, Retrying, Verdict
 from noobly.working.executing import Executor
+from noobly.working.following import followed
 from noobly.working.processes import Failed
 from noobly.working.records import UNLIMITED, Held, Settled
 from noobly.working.states import ASKED
@@ -60,9 +65,14 @@ class Attempt:
             if self._stoppable and self.task is not None:
                 self.task.cancel()
 
-    async def run(self, tasks: Tasks, executor: Executor, chance: Chance) -> Settled | None:
-        """Run the job and return how it ended; None where that is nobody's business any more."""
+    def run(self, tasks: Tasks, executor: Executor, chance: Chance) -> Awaitable[Settled | None]:
+        """Run the job within what it carries; return how it ended, None where that is nobody's business any more."""
+        following, running = followed(self.held.job, traced=executor.traced), self._run(tasks, executor, chance)
+        return running if following is None else _within(following, running)
+
+    async def _run(self, tasks: Tasks, executor: Executor, chance: Chance) -> Settled | None:
         if self.held.unreadable:
+            self._show(executor, Damaged(self.held.unreadable))
             _log.error(
                 "job %s of queue %r cannot be run: %s", self.held.job.id, self.held.job.queue, self.held.unreadable
             )
@@ -80,9 +90,14 @@ class Attempt:
             failure = error
         else:
             return self._settled(Verdict.SUCCEEDED, result=result)
+        self._show(executor, failure)
         settled = self._failed(tasks, failure, chance)
         await executor.note(self.held, [_trace(failure)])
         return settled
+
+    def _show(self, executor: Executor, failure: BaseException) -> None:
+        if executor.traced:
+            failed(failure)
 
     async def _execute(self, tasks: Tasks, executor: Executor) -> object:
         """Run the handler; for no longer than that ``stop`` cancels the task."""
@@ -139,6 +154,11 @@ class Attempt:
     def _settled(self, verdict: Verdict, *, result: object = None, error: str = "", delay: float = 0.0) -> Settled:
         job = self.held.job
         return Settled(id=job.id, token=self.held.token, verdict=verdict, result=result, error=error, delay=delay)
+
+
+async def _within(context: AbstractContextManager[object], running: Awaitable[Settled | None]) -> Settled | None:
+    with context:
+        return await running
 
 
 def _unlimited() -> None:

@@ -8,6 +8,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import Context
 from typing import ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 import msgspec
@@ -265,12 +266,16 @@ class JobSugar(Portable, ABC):
         count = self.options.script_workers
         if not count or (self._scripts is not None and not self._scripts.done()):
             return
+        # Not in the context of the request that begins it, which it outlives.
+        self._scripts = Context().run(self._script_worker, count)
+
+    def _script_worker(self, count: int) -> asyncio.Task[None]:
         found = Tasks()
         rules = Rules(queue=scripts.QUEUE, execution=Execution.PROCESS, timeout=self.options.script_timeout)
         found.add(Task(scripts.TASK, scripts.run, rules))
         executor = scripts.ScriptExecutor(count, self.report, self.options.activities)
         worker = self._worker(found, None, count, 1.0, None, executor)
-        self._scripts = self._background.spawn(worker.run(), "noobly scripts")
+        return self._background.spawn(worker.run(), "noobly scripts")
 
 
 def _length(value: object, name: str) -> float:

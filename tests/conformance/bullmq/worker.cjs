@@ -27,7 +27,10 @@ const tasks = {
 const worker = new Worker(
   queue,
   async (job) => {
-    tell({ name: job.name, id: job.id, data: job.data, priority: job.opts.priority, attempt: job.attemptsMade + 1 });
+    tell({
+      name: job.name, id: job.id, data: job.data, priority: job.opts.priority, attempt: job.attemptsMade + 1,
+      telemetry: job.opts.telemetry?.metadata, own: job.opts.noobly,
+    });
     return tasks[job.name](job);
   },
   { connection, prefix, ...JSON.parse(options || "{}") },

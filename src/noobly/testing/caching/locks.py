@@ -25,7 +25,7 @@ class LocksTheme(Theme):
         assert not await cache.release("lock", token)
         assert await cache.acquire("lock") not in (None, token)
 
-    async def test_the_token_of_another_is_refused(self, cache: Cache) -> None:
+    async def test_the_token_of_another_lock_is_refused(self, cache: Cache) -> None:
         token = await cache.acquire("lock")
         assert token is not None
         assert not await cache.release("lock", "not mine")

@@ -20,6 +20,7 @@ from noobly.testing.working.bounds import BoundsTheme
 from noobly.testing.working.claiming import ClaimingTheme
 from noobly.testing.working.ending import EndingTheme, ProcessTheme
 from noobly.testing.working.flows import BatchesTheme, FlowsTheme
+from noobly.testing.working.following import FollowingTheme
 from noobly.testing.working.harness import EmbeddedJobs, JobHarness, ServerJobs
 from noobly.testing.working.history import HistoryTheme
 from noobly.testing.working.leases import LeasesTheme
@@ -40,6 +41,7 @@ __all__ = [
     "EmbeddedJobs",
     "EndingTheme",
     "FlowsTheme",
+    "FollowingTheme",
     "HistoryTheme",
     "JobHarness",
     "JobSuite",
@@ -66,6 +68,7 @@ class JobSuite(
     RunningTheme,
     EndingTheme,
     ProcessTheme,
+    FollowingTheme,
     LeasesTheme,
     StoppingTheme,
     BatchesTheme,

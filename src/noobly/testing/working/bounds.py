@@ -89,7 +89,7 @@ class BoundsTheme(Theme):
         assert len(await look(jobs, bounds=bounds)) == 2
         assert await look(jobs, bounds=bounds) == []
 
-    async def test_so_many_at_once(self, jobs: Jobs) -> None:
+    async def test_so_many_run_at_once(self, jobs: Jobs) -> None:
         bounds = Bounds(running=2)
         await jobs.add([spec(number) for number in range(5)])
         held = await look(jobs, bounds=bounds)

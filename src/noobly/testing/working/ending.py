@@ -192,7 +192,7 @@ class ProcessTheme(LiveTheme):
                 assert (job.state, job.attempts) == (State.FAILED, 1)
                 assert job.error.startswith(text)
 
-    async def test_what_the_error_says_of_another_try(self, live: Jobs) -> None:
+    async def test_what_the_error_says_there_of_another_try(self, live: Jobs) -> None:
         async with self._working(live):
             handle = await live.enqueue(job_handlers.limited, LONG)
 

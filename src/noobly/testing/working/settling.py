@@ -81,7 +81,7 @@ class SettlingTheme(Theme):
         assert (job.attempts, job.error) == (1, "bad")
         assert (await one(jobs)).job.attempts == 2
 
-    async def test_many_at_once(self, jobs: Jobs) -> None:
+    async def test_many_ends_at_once(self, jobs: Jobs) -> None:
         await jobs.add([spec(number) for number in range(6)])
         held = await look(jobs)
         verdicts = list(Verdict)

@@ -13,7 +13,15 @@ import msgspec
 from noobly.clients.redis import Arg, Command
 from noobly.working.driver import JobRecord, NewJob, State
 from noobly.working.providers._bullmq_names import known, stored, unescaped
-from noobly.working.providers._bullmq_options import Fields, Options, Own, options_of, retrying_of
+from noobly.working.providers._bullmq_options import (
+    Fields,
+    Options,
+    Own,
+    metadata,
+    options_of,
+    retrying_of,
+    traceparent_of,
+)
 from noobly.working.providers._bullmq_scripts import BullQueue, packed
 
 ENDED_AS = "noobly"
@@ -65,7 +73,7 @@ def parent_of(new: NewJob, parents: BullQueue) -> dict[str, str | bool]:
 
 def _options(new: NewJob, order: int) -> dict[str, Any]:
     retrying = new.retrying
-    own = Own(retrying.cap, new.timeout, new.expires, order, new.priority)
+    own = Own(retrying.cap, new.timeout, new.expires, order, new.priority, new.correlation_id)
     options: dict[str, Any] = {
         "attempts": retrying.attempts,
         "backoff": {
@@ -83,6 +91,8 @@ def _options(new: NewJob, order: int) -> dict[str, Any]:
         options["de"] = {"id": new.unique, **ttl}
     if new.parent is not None:
         options["idof" if new.lenient else "fpof"] = True
+    if new.traceparent:
+        options["tm"] = metadata(new.traceparent)
     return options
 
 
@@ -123,6 +133,8 @@ def record(queue: str, id: str, fields: Fields, state: bytes) -> JobRecord:
         parent_queue=parent_queue,
         pending=_number(fields, b"pending"),
         cancelling=not stands.final and CANCELLING.encode() in fields,
+        correlation_id=options.own.correlation_id,
+        traceparent=traceparent_of(options),
     )
 
 

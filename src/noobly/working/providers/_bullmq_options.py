@@ -27,6 +27,7 @@ class Own(msgspec.Struct, frozen=True, omit_defaults=True):
     expires: float = 0.0
     order: int = 0
     priority: int | None = None
+    correlation_id: str = ""
 
 
 class _Backoff(msgspec.Struct, frozen=True):
@@ -47,12 +48,13 @@ _Removing = bool | int | Keep | None
 
 
 class Options(msgspec.Struct, frozen=True):
-    """The options of a stored job, those that matter here."""
+    """The options of a stored job, those that matter here; ``tm`` is what the telemetry of its producer wrote."""
 
     attempts: int = 1
     delay: float | None = None
     backoff: _Backoff | float | None = None
     noobly: Own | None = None
+    tm: object = None
     fpof: bool = False
     idof: bool = False
     cpof: bool = False
@@ -90,6 +92,13 @@ class Ending(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return msgspec.json.encode(kept).decode()
 
 
+class _Carrier(msgspec.Struct, frozen=True):
+    """What the telemetry of a producer writes, as text: the headers of W3C Trace Context, and others."""
+
+    traceparent: str = ""
+
+
+_read_carrier = msgspec.json.Decoder(_Carrier).decode
 _read_options = msgspec.json.Decoder(Options, strict=False).decode
 _read_traces = msgspec.json.Decoder(tuple[str, ...]).decode
 _DEFAULTS = Options()
@@ -150,6 +159,21 @@ def retrying_of(options: Options) -> Retrying:
         return Retrying(attempts=attempts, cap=cap, jitter=0.0)
     fixed = backoff.type == "fixed"
     return Retrying(attempts=attempts, base=backoff.delay / 1000, cap=cap, jitter=backoff.jitter, fixed=fixed)
+
+
+def metadata(traceparent: str) -> str:
+    """Return what the telemetry of BullMQ reads in Node (https://github.com/taskforcesh/bullmq-otel)."""
+    return msgspec.json.encode(_Carrier(traceparent)).decode()
+
+
+def traceparent_of(options: Options) -> str:
+    """Return the trace that a job was added in; empty for none, or where its telemetry writes something else."""
+    if not isinstance(options.tm, str):
+        return ""
+    try:
+        return _read_carrier(options.tm).traceparent
+    except msgspec.DecodeError:
+        return ""
 
 
 def _warn_of(backoff: str) -> None:

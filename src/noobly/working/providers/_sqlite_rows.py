@@ -11,6 +11,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from noobly.clients.sqlite import Schema
 from noobly.clients.sqlite_rows import SECOND, microseconds, seconds, token
 from noobly.working.driver import Claimed, JobRecord, NewJob, Retrying, State
@@ -63,6 +65,10 @@ SCHEMA = Schema(
             """CREATE INDEX jobs_expiring ON jobs (queue, expires_at)
                WHERE expires_at > 0 AND fence = 0 AND phase <> 2 AND phase <> 4""",
         ),
+        (
+            "ALTER TABLE jobs ADD COLUMN correlation_id TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE jobs ADD COLUMN traceparent TEXT NOT NULL DEFAULT ''",
+        ),
     ),
 )
 
@@ -81,7 +87,7 @@ KEY = """SELECT id FROM job_keys WHERE queue = ?1 AND key = ?2 AND (ends > ?3 OR
 SET_KEY = "INSERT OR REPLACE INTO job_keys VALUES (?, ?, ?, ?)"
 FREE_KEY = "DELETE FROM job_keys WHERE queue = ? AND key = ? AND id = ? AND ends = 0"
 DROP_KEY = "DELETE FROM job_keys WHERE queue = ? AND key = ? AND id = ?"
-INSERT = f"INSERT INTO jobs VALUES (NULL{', ?' * 33})"  # noqa: S608 - nothing but question marks
+INSERT = f"INSERT INTO jobs VALUES (NULL{', ?' * 35})"  # noqa: S608 - nothing but question marks
 
 ROUSE = """UPDATE jobs SET stalls = stalls + (phase = 2), attempts = attempts - (phase = 2), phase = 0, state = 0,
 moved = ?2 WHERE seq IN (
@@ -92,7 +98,7 @@ CLAIM = """UPDATE jobs SET phase = 2, state = 2, due = ?3, attempts = attempts +
 started_at = ?4, moved = ?4, worker = ?5 WHERE seq IN (
     SELECT seq FROM jobs WHERE queue = ?1 AND phase = 0 ORDER BY rank, seq LIMIT ?2
 ) RETURNING seq, fence, rank, attempts, stalls, cancelling, created_at, run_at, expires_at, max_attempts, base, cap,
-jitter, fixed, timeout, id, task, parent, parent_queue, error, progress, result, data"""
+jitter, fixed, timeout, id, task, parent, parent_queue, error, progress, result, data, correlation_id, traceparent"""
 NEXT_DUE = "SELECT min(due) FROM jobs WHERE queue = ? AND phase IN (1, 2)"
 COUNT_READY = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND phase = 0 LIMIT ?)"
 
@@ -188,6 +194,8 @@ class Row(NamedTuple):
     progress: bytes
     result: bytes
     data: bytes
+    correlation_id: str
+    traceparent: str
 
 
 class Where(NamedTuple):
@@ -215,13 +223,16 @@ def values(new: NewJob, queue: int, now: int) -> tuple[object, ...]:
     tries = (retrying.attempts, retrying.base, retrying.cap, retrying.jitter, retrying.fixed)
     names = (new.id, new.task, new.unique, new.parent, new.parent_queue, "", "")
     place = (queue, phase, NUMBERS[state], run_at, -new.priority)
-    return (*place, 0, 0, 0, now, new.pending, 0, *times, *tries, new.timeout, new.lenient, *names, b"", b"", new.data)
+    content = (b"", b"", new.data, new.correlation_id, new.traceparent)
+    return (*place, 0, 0, 0, now, new.pending, 0, *times, *tries, new.timeout, new.lenient, *names, *content)
 
 
 def claimed(row: Sequence[Any], queue: str, worker: str, now: int) -> Claimed:
     """Return what ``CLAIM`` returns of a row as a claimed job; only what the claim does not know itself is fetched."""
-    seq, fence, rank, attempts, stalls, cancelling, created_at, run_at, expires_at, *_ = row
-    tries, base, cap, jitter, fixed, timeout, id, task, parent, parent_queue, error, progress, result, data = row[9:]
+    seq, fence, rank, attempts, stalls, cancelling, created_at, run_at, expires_at = row[:9]
+    tries, base, cap, jitter, fixed, timeout, id, task, parent, parent_queue, error = row[9:20]
+    progress, result, data, correlation_id, traceparent = row[20:]
+    # In two steps, for Python passes more than 15 names by way of a dictionary, which takes twice as long.
     job = JobRecord(
         id=id,
         queue=queue,
@@ -237,13 +248,18 @@ def claimed(row: Sequence[Any], queue: str, worker: str, now: int) -> Claimed:
         run_at=run_at / SECOND,
         expires_at=expires_at / SECOND,
         started_at=now / SECOND,
+        worker=worker,
+    )
+    job = replace(
+        job,
         progress=progress,
         result=result,
         error=error,
-        worker=worker,
         parent=parent,
         parent_queue=parent_queue,
         cancelling=cancelling != 0,
+        correlation_id=correlation_id,
+        traceparent=traceparent,
     )
     return Claimed(job, token(seq, fence), fence)
 
@@ -276,4 +292,6 @@ def record(row: Row, queue: str) -> JobRecord:
         parent_queue=row.parent_queue,
         pending=row.pending,
         cancelling=row.cancelling != 0,
+        correlation_id=row.correlation_id,
+        traceparent=row.traceparent,
     )

@@ -73,6 +73,8 @@ def fresh(new: NewJob, number: int, now: float, wall: float) -> Stored:
         parent_queue=new.parent_queue,
         pending=new.pending,
     )
+    if new.correlation_id or new.traceparent:  # Apart, for two names more would double what each job costs here.
+        record = msgspec.structs.replace(record, correlation_id=new.correlation_id, traceparent=new.traceparent)
     return Stored(
         record=record,
         order=(-new.priority, number),
