@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App, Parameter
 
 from noobly.cli_reach import DEFAULT, Json, Place, reach, run
-from noobly.cli_show import bar, show, show_json, show_table, write
+from noobly.cli_show import bar, plain, show, show_fields, show_json, show_table, write
 from noobly.core.errors import InvalidArgument, NotFound
 
 if TYPE_CHECKING:
@@ -58,11 +58,9 @@ def show_job(id: Id, /, *, queue: Of = "default", place: Place = DEFAULT, json: 
         if json:
             show_json({"job": job, "log": lines})
             return
-        for name in job.__struct_fields__:
-            value = getattr(job, name)
-            write(f"{name}: {value.value if name == 'state' else value}")
+        show_fields(job)
         for line in lines:
-            write(f"| {line}")
+            write(f"| {plain(line)}")
 
     run("working", reach("working", place), work)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 from noobly.core.errors import ConfigError, InvalidArgument, NooblyError
@@ -28,6 +30,13 @@ def show(rows: Sequence[msgspec.Struct], *, json: bool) -> None:
     elif rows:
         names = rows[0].__struct_fields__
         show_table(names, [[getattr(row, name) for name in names] for row in rows])
+
+
+def show_fields(one: msgspec.Struct) -> None:
+    """Print one thing, a field in each line; times, whose names end with ``_at``, as UTC."""
+    for name in one.__struct_fields__:
+        value = getattr(one, name)
+        write(f"{name}: {_moment(value) if name.endswith('_at') else _field(value)}")
 
 
 def show_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -85,6 +94,16 @@ def bar(title: str, total: int) -> Iterator[Advance]:
         yield advance
 
 
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="milliseconds") if seconds else "-"
+
+
+def _field(value: object) -> str:
+    from msgspec import json
+
+    return json.encode(value).decode() if isinstance(value, dict | list) else _cell(value)
+
+
 def _cell(value: object) -> str:
     if value is None or value in ("", []):
         return "-"
@@ -92,4 +111,13 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return str(round(value, 6))
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, Enum):
+        return str(value.value)
+    return plain(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+def plain(text: str) -> str:
+    """Return text that moves no cursor and makes no line: others have written it."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

@@ -71,7 +71,7 @@ async def fail(jobs: Jobs, id: str) -> None:
     (held,) = await jobs.claim("default", "worker", wait=2)
     await jobs.report(id, lines=["begun"])
     await jobs.settle(
-        "default", [Settled(id=held.job.id, token=held.token, verdict=Verdict.FAILED, error="no such file")]
+        "default", [Settled(id=held.job.id, token=held.token, verdict=Verdict.FAILED, error="no such\x1b[31m file")]
     )
 
 
@@ -86,10 +86,19 @@ async def test_looking(shell: Shell) -> None:
     assert sorted(row[:3] for row in rows) == [["ada", "resize", "failed"], ["eve", "mail", "delayed"]]
     listed = await shell.json("list", "--state", "failed")
     assert isinstance(listed, list)
-    assert [(one["id"], one["error"]) for one in listed] == [("ada", "no such file")]
+    assert [(one["id"], one["error"]) for one in listed] == [("ada", "no such\x1b[31m file")]
     code, out, err = await shell.run("show", "ada")
     assert (code, err) == (0, "")
-    assert {"id: ada", "state: failed", "error: no such file", "| begun"} <= set(out.splitlines())
+    lines = out.splitlines()
+    assert {
+        "id: ada",
+        'args: {"path":"ada"}',
+        "state: failed",
+        "error: no such\\x1b[31m file",
+        "expires_at: -",
+        "| begun",
+    } <= {*lines}
+    assert any(line.startswith("created_at: 2") and line.endswith("+00:00") for line in lines)
     assert (await shell.json("show", "ada"))["log"] == ["begun"]  # type: ignore[index]
     (stats,) = await shell.json("stats")  # type: ignore[misc]
     assert (stats["queue"], stats["delayed"], stats["failed"]) == ("default", 1, 1)
@@ -136,5 +145,5 @@ async def test_wrong_arguments(shell: Shell) -> None:
     for command in ("show", "cancel", "rerun"):
         code, _, err = await shell.run(command, "nobody")
         assert code == 1
-        assert "say queue=" in err
+        assert "so name it" in err
     assert await shell.jobs.list_jobs(states=list(State)) == []

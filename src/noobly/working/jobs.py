@@ -291,5 +291,5 @@ def _held(claimed: Claimed) -> Held:
 def _unknown(id: str, queue: str) -> NotFound:
     return NotFound(
         f"queue {queue!r} has no job {id!r}; it never had, or no longer keeps it, or the job is in another queue: "
-        "a task with limits has a queue of its own, so say queue=..."
+        "a task with limits has a queue of its own, so name it"
     )
