@@ -192,8 +192,19 @@ async def jobs():
 
 
 class TestWorker:
+    async def test_it_ends_at_once_where_no_answer_can_be_on_its_way(self, jobs):
+        jobs.task("plain")(plain)
+        clock, took = asyncio.get_running_loop().time, []
+        for _ in range(5):
+            async with jobs.working():
+                assert await (await jobs.enqueue("plain")).result(PATIENCE) == "plain"
+                ended = clock()
+            took.append(clock() - ended)
+        assert min(took) < 0.2
+
     async def test_what_a_claim_brings_too_late_is_given_back(self, jobs, monkeypatch):
         asked, claim = asyncio.Event(), jobs.claim
+        jobs.late = PATIENCE  # As for a store that is elsewhere.
 
         async def slow(*args, **kwargs):
             found = await claim(*args, **kwargs)

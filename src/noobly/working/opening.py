@@ -67,6 +67,8 @@ async def enter_jobs(stack: AsyncExitStack, request: Request, environment: Envir
         apart = getattr(loaded, "apart", True)  # A server is another place for whoever asks it.
         told: Mapping[str, object] = getattr(loaded, "told", {})
         jobs.twin = _twin(request, environment, {**told, "script_workers": 0}) if apart else _itself(jobs)
+        if not apart:
+            jobs.late = 0.0  # A claim in memory takes nothing while it waits, so no answer is on its way.
 
     return await enter(stack, _SHAPE, request, environment, prepare=prepare)
 

@@ -37,6 +37,9 @@ from noobly.working.worker import Plan, Worker
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LATE = 0.25
+"""Seconds that a claim has to bring what it has taken when its worker ends; longer ones only wait for a job."""
+
 
 class Adding(TypedDict, total=False):
     """How a job is added; what is not said comes from its task."""
@@ -61,6 +64,7 @@ class JobSugar(Portable, ABC):
         super()._begin(scope, options)
         self.options = cast(JobOptions, options)
         self.slice = slice_of(scope.policy)
+        self.late = _LATE
         self.attempts = Attempts(scope)
         self.tasks = Tasks()
         self.task = self.tasks.task

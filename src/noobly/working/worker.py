@@ -36,9 +36,6 @@ _log = logging.getLogger("noobly.working")
 _SURPLUS = 1.0
 """Seconds for which a job waits here for a place; then others may have it."""
 
-_LATE = 0.25
-"""Seconds that a claim has to bring what it has taken when the worker ends; longer ones only wait for a job."""
-
 _STUBBORN = 1.0
 """Seconds that handlers have to end once they were cancelled; they are given back then, and not waited for."""
 
@@ -53,6 +50,7 @@ class Workable(Protocol):
 
     scope: Scope
     slice: float
+    late: float
     attempts: Attempts
 
     async def claim(
@@ -365,7 +363,7 @@ class Worker:
         """Release what claims bring that were under way when the worker ended."""
         if not self._late:
             return
-        await asyncio.wait(self._late, timeout=_LATE)
+        await asyncio.wait(self._late, timeout=self._jobs.late)
         for claiming in self._late:
             claiming.cancel()
         done, _ = await asyncio.wait(self._late, timeout=_LAST)
