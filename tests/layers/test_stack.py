@@ -43,6 +43,13 @@ async def test_the_operations_are_those_that_are_declared() -> None:
     assert [operation.idempotent for operation in operations(BirdDriver)] == [True, False, True, True]
 
 
+async def test_what_a_protocol_declares_is_read_once_for_all_that_open_it() -> None:
+    Nest()
+    read = operations.cache_info().misses
+    Nest()
+    assert operations.cache_info().misses == read
+
+
 class TestObserve:
     async def test_the_event_tells_the_final_outcome(self) -> None:
         nest = Nest(attempts=3)

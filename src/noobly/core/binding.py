@@ -84,7 +84,7 @@ def _bare(declared: Operation, driver: Driver) -> Call:
     return missing
 
 
-def seal(bound: object, protocol: type[object], message: str) -> None:
+def seal(bound: object, protocol: type, message: str) -> None:
     """Make every operation of a bound driver raise Closed from now on, at no cost to calls before."""
 
     def closed(*_: object) -> Awaitable[object]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Annotated, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
@@ -94,6 +95,7 @@ def operation(
     return mark
 
 
+@lru_cache(maxsize=64)
 def operations(protocol: type) -> tuple[Operation, ...]:
     """Return the operations a driver protocol declares, in the order of their declaration.
 
@@ -127,7 +129,7 @@ def _checks(member: Callable[..., object]) -> Sequence[tuple[int, str, Check]]:
     return found
 
 
-def capabilities(protocol: type[object], driver: Driver) -> frozenset[Capability]:
+def capabilities(protocol: type, driver: Driver) -> frozenset[Capability]:
     """Return what a provider can do beyond the core: the methods it has, and the features it names.
 
     ``features`` are the capabilities that are arguments of core operations, and so show in no method.
