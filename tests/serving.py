@@ -55,7 +55,8 @@ async def served(
 
 
 async def _answering(base: str) -> None:
-    async with httpx2.AsyncClient(trust_env=False) as client, asyncio.timeout(10):
+    # Reading certificates, which nobody shows here, would take as long as all the rest.
+    async with httpx2.AsyncClient(trust_env=False, verify=False) as client, asyncio.timeout(10):
         while True:
             try:
                 await client.get(f"{base}/health/live")
