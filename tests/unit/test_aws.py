@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import botocore.auth
+import botocore.loaders
 import botocore.session
 import httpx2
 import msgspec
@@ -36,6 +37,8 @@ from noobly.core.errors import (
 ACCESS, SECRET, TOKEN = "AKIDEXAMPLE", "wJalrXUtnFEMI-secret-key", "session-token-nobody-may-see"
 KEYS = Keys(ACCESS, SECRET, TOKEN)
 NOW = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
+LOADER = botocore.loaders.Loader(include_default_search_paths=True)
+"""What botocore knows of services and regions, which it would read anew for each session."""
 SIGNED = {"authorization", "x-amz-date", "x-amz-security-token"}
 
 
@@ -49,6 +52,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(botocore.session, "create_loader", lambda *_: LOADER)
 
 
 @pytest.fixture
