@@ -20,7 +20,17 @@ from noobly.core.lifecycle import Tasks
 from noobly.core.operation import Call, Driver, Operation
 from noobly.core.scope import Environment
 from noobly.layers.opening import Request, open_driver, split
-from noobly.queueing import Consumption, Delivery, Message, Outbound, QueueOptions, Queues, Returned, open_queues
+from noobly.queueing import (
+    Consumption,
+    Delivery,
+    Message,
+    Outbound,
+    QueueOptions,
+    Queues,
+    Returned,
+    consuming,
+    open_queues,
+)
 from noobly.queueing.driver import Posted, QueueDriver, Sent
 from noobly.queueing.handling import handle
 from noobly.queueing.messages import Value
@@ -269,6 +279,7 @@ class TestFaults:
         task = asyncio.create_task(faulty.work("q", work))
         await eventually(lambda: "comes again" in caplog.text)
         clock.advance(31)
+        await faulty.resume("q")  # Who waits for a message looks again, as by a real clock when the lease has ended.
         await eventually(lambda: len(done) == 2)
         assert done == [1, 2]
         task.cancel()
@@ -360,7 +371,10 @@ class TestConsuming:
         with pytest.raises(PermissionDenied):
             await anext(messages)
 
-    async def test_one_warning_for_a_long_absence(self, caplog: pytest.LogCaptureFixture) -> None:
+    async def test_one_warning_for_a_long_absence(
+        self, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(consuming, "_LONGEST_PAUSE", 0.01)
         tasks = Tasks()
         stub = Stub(Unavailable("a"), Unavailable("b"), [delivery()])
         messages = Consumption(stub, tasks, "q", object, concurrency=1, lease=30)

@@ -23,8 +23,10 @@ from noobly.working import (
     Task,
     Tasks,
     Verdict,
+    heart,
     open_jobs,
     scripts,
+    worker,
 )
 from noobly.working.driver import Added, Beat, Hold, NewJob, Retrying
 from noobly.working.providers._flows import known_parents
@@ -232,6 +234,7 @@ class TestWorker:
             await jobs.work()
 
     async def test_a_store_that_is_down_is_asked_again(self, jobs, monkeypatch, caplog):
+        monkeypatch.setattr(worker, "pause", lambda error, failures: 0.01)
         claim, failures = jobs.claim, [Unavailable("down")] * 2
 
         async def sometimes(*args, **kwargs):
@@ -269,6 +272,7 @@ class TestWorker:
             return [Beat.LOST] * len(holds)
 
         monkeypatch.setattr(jobs, "beat", lost)
+        monkeypatch.setattr(heart, "_LONGEST_PAUSE", 0.02)
         ended = asyncio.Event()
 
         @jobs.task()
@@ -355,7 +359,7 @@ def test_a_task_added_by_hand():
 
 async def test_a_script_that_was_added_as_a_plain_job_has_its_time_too(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import time\n\n\ndef run(data):\n    time.sleep(60)\n")
-    async with open_jobs("memory://", activities=str(tmp_path), script_timeout=0.5) as jobs:
+    async with open_jobs("memory://", activities=str(tmp_path), script_timeout=0.1) as jobs:
         job = await jobs.enqueue(scripts.TASK, {"path": "slow.py"}, queue=scripts.QUEUE)
-        with pytest.raises(JobFailed, match=r"0\.5 s"):
+        with pytest.raises(JobFailed, match=r"0\.1 s"):
             await job.result(timeout=PATIENCE)

@@ -16,7 +16,7 @@ import pytest
 
 from noobly.core.errors import RateLimited
 from noobly.testing import eventually, job_handlers
-from noobly.working import JobInfo, ProcessContext, State, open_jobs
+from noobly.working import JobInfo, ProcessContext, State, heart, open_jobs
 from noobly.working.child import Begun, Reported, Start, attempt
 
 PATIENCE = 30.0
@@ -128,7 +128,8 @@ class TestProcesses:
             await eventually(lambda: jobs.list_jobs(states=[State.RETRYING]), timeout=PATIENCE)
         assert (await handle.job()).error == "ValueError: no luck"
 
-    async def test_what_a_handler_has_begun_ends_with_it(self, jobs, tmp_path):
+    async def test_what_a_handler_has_begun_ends_with_it(self, jobs, monkeypatch, tmp_path):
+        monkeypatch.setattr(heart, "_LONGEST_PAUSE", 0.02)
         file = tmp_path / "pid"
         async with jobs.working():
             handle = await jobs.enqueue(job_handlers.parenting, str(file))

@@ -12,7 +12,7 @@ import pytest
 from noobly.core.codec import storable
 from noobly.core.failure import LONGEST, error_text, trace_text, wanted_pause
 from noobly.testing import eventually
-from noobly.working import Job, JobContext, State, Tasks, ThreadContext, open_jobs
+from noobly.working import Job, JobContext, State, Tasks, ThreadContext, heart, open_jobs
 from noobly.working.driver import Retrying
 from noobly.working.executing import Executor
 from noobly.working.records import Held
@@ -137,7 +137,8 @@ class TestTraces:
         assert 'raise ValueError("no luck")' in traces[0]
         assert job.error == "ValueError: no luck"
 
-    async def test_what_is_cancelled_is_no_failure(self, jobs, caplog):
+    async def test_what_is_cancelled_is_no_failure(self, jobs, monkeypatch, caplog):
+        monkeypatch.setattr(heart, "_LONGEST_PAUSE", 0.02)
         begun = asyncio.Event()
 
         @jobs.task()

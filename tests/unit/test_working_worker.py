@@ -12,7 +12,7 @@ import pytest
 
 from noobly.core.errors import Internal, PermissionDenied, RateLimited, Unavailable
 from noobly.testing import eventually
-from noobly.working import JobFailed, State, Verdict, events, open_jobs, patience, settling, worker
+from noobly.working import JobFailed, State, Verdict, events, heart, open_jobs, patience, settling, worker
 from noobly.working.driver import Beat
 from noobly.working.records import Settled
 
@@ -208,6 +208,7 @@ class TestEnding:
 
     async def test_a_store_that_is_down_is_not_waited_for(self, jobs, monkeypatch, caplog):
         monkeypatch.setattr(worker, "_LAST", 0.05)
+        monkeypatch.setattr(settling, "_SPARE", 0.05)
         done = asyncio.Event()
 
         async def down(queue, attempts):
@@ -321,6 +322,7 @@ class TestErrors:
 
 class TestTelling:
     async def test_an_attempt_whose_claim_was_lost(self, jobs, monkeypatch):
+        monkeypatch.setattr(heart, "_LONGEST_PAUSE", 0.02)
         seen, begun = [], asyncio.Event()
         jobs.scope.environment.bus.subscribe(events.Ended, seen.append)
 
