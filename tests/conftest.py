@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 from collections.abc import Iterator
@@ -15,6 +16,15 @@ settings.load_profile("noobly")
 
 # A shell that starts the tests in the background has them ignore it, and then nothing interrupts what tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What is there for all tests stays out of garbage collections, each of which would look through all of it.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
