@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,16 @@ async def test_searching(shell: Shell) -> None:
     assert "there is no level 'loud'" in err
 
 
+@pytest.fixture
+def levels() -> Iterator[None]:
+    """Give the loggers of this process back the levels that they had, for other tests look at what is logged."""
+    before = {log: log.level for log in (logging.getLogger(), logging.getLogger("shop"))}
+    yield
+    for log, level in before.items():
+        log.setLevel(level)
+
+
+@pytest.mark.usefixtures("levels")
 async def test_the_level(shell: Shell) -> None:
     assert await shell.run("level") == (0, "info\n", "")
     assert await shell.run("level", "debug", "--json") == (0, '{"logger":"","level":"debug"}\n', "")
