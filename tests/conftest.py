@@ -33,4 +33,5 @@ def _level_of_logging() -> Iterator[None]:
     root = logging.getLogger()
     level = root.level
     yield
-    root.setLevel(level)
+    if root.level != level:
+        root.setLevel(level)

@@ -69,6 +69,7 @@ async def test_a_measured_call_stands_for_those_that_were_not() -> None:
     place = Place()
     cell = place.environment.meter.cell("caching", "default", "memory", "get", "ok")
     assert place.driver.get_now is not None
+    logging.getLogger("noobly.operation").isEnabledFor(logging.DEBUG)  # What it has remembered is asked for each time.
     for began in (-0.5, *[0.0] * UNMEASURED, -3.0, 0.0):
         place.driver.get_now("a", place.clock.monotonic() + began)
     text = generate_latest(place.environment.meter.registry).decode()
