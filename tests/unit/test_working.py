@@ -187,12 +187,6 @@ class TestFlows:
         assert there == {("q", "middle"), ("p", "root")}
 
 
-@pytest.fixture
-async def jobs():
-    async with open_jobs() as jobs:
-        yield jobs
-
-
 class TestWorker:
     async def test_it_ends_at_once_where_no_answer_can_be_on_its_way(self, jobs):
         jobs.task("plain")(plain)

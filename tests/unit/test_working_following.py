@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -32,12 +31,6 @@ PATIENCE = 20.0
 class UnspokenError(Exception):
     def __str__(self) -> str:
         raise KeyboardInterrupt
-
-
-@pytest.fixture
-async def jobs() -> AsyncIterator[Jobs]:
-    async with open_jobs() as jobs:
-        yield jobs
 
 
 def attempts(spans: InMemorySpanExporter) -> list[ReadableSpan]:

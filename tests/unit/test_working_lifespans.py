@@ -14,20 +14,9 @@ from noobly.core.errors import Closed, ConfigError
 from noobly.settings import Settings
 from noobly.sync import SyncNoobly
 from noobly.testing import eventually
-from noobly.working import State, Tasks, open_jobs
+from noobly.working import State, Tasks
 
 from .lifespans import PATIENCE, complaints, span, stopped, working
-
-
-@pytest.fixture
-async def jobs():
-    async with open_jobs() as jobs:
-        yield jobs
-
-
-@pytest.fixture
-def seen():
-    return []
 
 
 class TestOrder:

@@ -9,20 +9,9 @@ import pytest
 
 from noobly.core.errors import Closed, PermissionDenied
 from noobly.testing import eventually
-from noobly.working import lifespans, open_jobs
+from noobly.working import lifespans
 
 from .lifespans import PATIENCE, complaints, span, working
-
-
-@pytest.fixture
-async def jobs():
-    async with open_jobs() as jobs:
-        yield jobs
-
-
-@pytest.fixture
-def seen():
-    return []
 
 
 class TestEnds:

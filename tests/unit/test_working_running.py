@@ -12,7 +12,7 @@ import pytest
 from noobly.core.codec import storable
 from noobly.core.failure import LONGEST, error_text, trace_text, wanted_pause
 from noobly.testing import eventually
-from noobly.working import Job, JobContext, State, Tasks, ThreadContext, heart, open_jobs
+from noobly.working import Job, JobContext, State, Tasks, ThreadContext, heart
 from noobly.working.driver import Retrying
 from noobly.working.executing import Executor
 from noobly.working.records import Held
@@ -49,12 +49,6 @@ class TestFailures:
         error = ValueError()
         error.retry_after = after
         assert wanted_pause(error) == pause
-
-
-@pytest.fixture
-async def jobs():
-    async with open_jobs() as jobs:
-        yield jobs
 
 
 def raising(error):

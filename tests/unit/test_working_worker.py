@@ -19,12 +19,6 @@ from noobly.working.records import Settled
 PATIENCE = 20.0
 
 
-@pytest.fixture
-async def jobs():
-    async with open_jobs() as jobs:
-        yield jobs
-
-
 @asynccontextmanager
 async def running(work):
     task = asyncio.create_task(work)
