@@ -118,10 +118,7 @@ class Whole(msgspec.Struct, frozen=True):
         least, most = self.least, self.most
 
         def check(value: object) -> None:
-            if type(value) is not int:
-                raise InvalidArgument(f"{name} must be a whole number, not {type(value).__name__}")
-            if not least <= value <= most:
-                raise InvalidArgument(f"{name} must be {least} to {most}, not {value}")
+            whole(value, name, least, most)
 
         return check
 

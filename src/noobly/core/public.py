@@ -6,7 +6,19 @@ import inspect
 import types
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Required,
+    TypedDict,
+    TypeVar,
+    Union,
+    Unpack,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -98,25 +110,10 @@ class _Mark(msgspec.Struct, frozen=True, kw_only=True):
     undo: str | None = None
 
 
-def public(
-    verb: Verb,
-    path: str,
-    *,
-    permission: Literal["read", "write", "admin"],
-    body: str | None = None,
-    absent: str | None = None,
-    idempotent: bool | None = None,
-    fails_open: Callable[[], object] | None = None,
-    local: Sequence[str] = (),
-    waits: bool = False,
-    lasts: bool = False,
-    undo: str | None = None,
-) -> Callable[[Method], Method]:
-    """Declare a method of a portable type as public.
+class Declared(TypedDict, total=False):
+    """What is declared of a public method.
 
     Args:
-        verb: The HTTP method.
-        path: The path below ``/v1/{service}/{instance}/``.
         permission: What a caller must be allowed within the service.
         body: The argument that becomes the body.
         absent: The argument that stands for "nothing there".
@@ -129,21 +126,30 @@ def public(
         undo: The name of the method that takes back what this one returned: the server calls it with the result that
             reaches nobody, for its caller has left.
     """
-    return _marking(
-        _Mark(
-            verb=verb,
-            path=path,
-            permission=permission,
-            body=body,
-            absent=absent,
-            idempotent=verb != "POST" if idempotent is None else idempotent,
-            fails_open=fails_open,
-            local=(*local, *([absent] if absent else [])),
-            waits=waits,
-            lasts=lasts,
-            undo=undo,
-        )
-    )
+
+    permission: Required[Literal["read", "write", "admin"]]
+    body: str
+    absent: str
+    idempotent: bool
+    fails_open: Callable[[], object]
+    local: tuple[str, ...]
+    waits: bool
+    lasts: bool
+    undo: str
+
+
+def public(verb: Verb, path: str, **declared: Unpack[Declared]) -> Callable[[Method], Method]:
+    """Declare a method of a portable type as public.
+
+    Args:
+        verb: The HTTP method.
+        path: The path below ``/v1/{service}/{instance}/``.
+        **declared: See ``Declared``.
+    """
+    declared.setdefault("idempotent", verb != "POST")
+    if "absent" in declared:
+        declared["local"] = (*declared.get("local", ()), declared["absent"])
+    return _marking(_Mark(verb=verb, path=path, **declared))
 
 
 def public_stream(
